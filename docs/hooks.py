@@ -8,6 +8,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKER = "<!-- commands -->"
+TABLE_HEAD = ["| argument or option | default | meaning |", "| --- | --- | --- |"]
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
@@ -24,7 +25,8 @@ def command_sections() -> str:
 
     from dfplan.cli import app
 
-    return "\n".join(section for path, command in walk(typer.main.get_command(app), "dfplan") for section in render(path, command))
+    lines = [line for path, command in walk(typer.main.get_command(app), "dfplan") for line in render(path, command)]
+    return "\n".join(lines)
 
 
 def walk(command: Any, path: str) -> list[tuple[str, Any]]:
@@ -37,13 +39,15 @@ def walk(command: Any, path: str) -> list[tuple[str, Any]]:
 
 def render(path: str, command: Any) -> list[str]:
     """Render one command: its help, its arguments and options with their defaults."""
-    lines = [f"## `{path}`", "", (command.help or "").strip(), "", "| argument or option | default | meaning |", "| --- | --- | --- |"]
-    for param in command.params:
-        if getattr(param, "hidden", False) or param.name == "help":
-            continue
-        is_option = param.param_type_name == "option"
-        name = ", ".join([*param.opts, *param.secondary_opts]) if is_option else str(param.name).upper()
-        default = "required" if param.required else "" if param.default in (None, (), []) else f"`{param.default}`"
-        meaning = " ".join(str(getattr(param, "help", "") or "").split()).replace("|", "\\|")
-        lines.append(f"| `{name}` | {default} | {meaning} |")
-    return [*lines, ""]
+    shown = [p for p in command.params if p.name != "help" and not getattr(p, "hidden", False)]
+    table = [*TABLE_HEAD, *map(row, shown), ""] if shown else []
+    return [f"## `{path}`", "", (command.help or "").strip(), "", *table]
+
+
+def row(param: Any) -> str:
+    """Render one argument or option as a line of the table."""
+    names = [*param.opts, *param.secondary_opts] if param.param_type_name == "option" else [str(param.name).upper()]
+    unset = param.default is None or param.default in ((), [])
+    default = "required" if param.required else "" if unset else f"`{param.default}`"
+    meaning = " ".join(str(getattr(param, "help", "") or "").split()).replace("|", "\\|")
+    return f"| `{', '.join(names)}` | {default} | {meaning} |"
