@@ -95,10 +95,11 @@ def parse(words: list[str]) -> None:
 
     command: Any = typer.main.get_command(app)
     context = None
+    words = [word for word in words if word != "--help"]  # would print and leave
     while True:
         context = command.make_context(command.name or "dfplan", list(words), parent=context)
         rest = [*getattr(context, "_protected_args", []), *context.args]
-        if not hasattr(command, "commands"):
+        if not hasattr(command, "commands") or not rest:
             return
         _, command, words = command.resolve_command(context, rest)
 
@@ -128,6 +129,12 @@ def test_local_links_exist(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
     missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_nothing_is_left_to_fill_in(page: Path) -> None:
+    """Catches a figure that was announced and never measured."""
+    assert "<!-- FILL" not in page.read_text(encoding="utf-8")
 
 
 def marked(kind: str) -> str:
