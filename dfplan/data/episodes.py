@@ -1,30 +1,21 @@
-"""Episodes in memory, their compact file, and the one loader for every source.
+"""Episodes in memory: all of them end to end in three flat arrays.
 
-All episodes lie end to end in three flat arrays. An episode of `T` steps has `T` actions and rewards and `T + 1`
-observations, as in Minari: `reward[t]` belongs to the transition `observation[t] -> observation[t + 1]`.
+An episode of `T` steps has `T` actions and rewards and `T + 1` observations, as in Minari: `rewards[t]` belongs to the
+transition `observations[t] -> observations[t + 1]`.
 """
 
 from __future__ import annotations
 
-import json
-import zipfile
-import zlib
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dfplan.data.files import atomic_path
-
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
-
-NPZ_FORMAT = "dfplan-episodes-1"
-_NPZ_KEYS = ("observations", "actions", "rewards", "lengths", "meta")
-_HDF5_SUFFIXES = (".hdf5", ".h5")
 
 
 @dataclass(frozen=True)
@@ -49,8 +40,7 @@ class Episodes:
     meta: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("observations", "actions", "rewards"):
-            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=np.float32))
+        """Convert to the types above and check every rule."""
         lengths = np.asarray(self.lengths)
         if lengths.ndim != 1 or not np.issubdtype(lengths.dtype, np.integer):
             raise ValueError(f"lengths must be a 1-d array of integers, got {lengths.dtype} of shape {lengths.shape}")
@@ -59,9 +49,11 @@ class Episodes:
             raise ValueError(f"lengths must hold at least one episode of at least one step, got {found}")
         object.__setattr__(self, "lengths", lengths.astype(np.int64))
         steps, count = int(self.lengths.sum()), int(self.lengths.size)
-        _check_rows("observations", self.observations, steps + count, f"{steps} steps + {count} episodes", 2)
-        _check_rows("actions", self.actions, steps, f"{steps} steps", 2)
-        _check_rows("rewards", self.rewards, steps, f"{steps} steps", 1)
+        need = {"observations": (steps + count, 2), "actions": (steps, 2), "rewards": (steps, 1)}
+        for name, (rows, ndim) in need.items():
+            array = _as_float32(name, getattr(self, name))
+            _check_rows(name, array, rows, ndim, f"{steps} steps in {count} episodes")
+            object.__setattr__(self, name, array)
 
     @property
     def starts(self) -> Int64Array:
@@ -78,7 +70,14 @@ class Episodes:
         """Return the number of environment steps in all episodes."""
         return int(self.lengths.sum())
 
+    @property
+    def next_rows(self) -> Int64Array:
+        """Return (sum(T_i),) int64, the row of the observation that follows each action."""
+        rows = np.arange(self.steps, dtype=np.int64) + 1
+        return rows + np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
+
     def __len__(self) -> int:
+        """Return the number of episodes."""
         return int(self.lengths.size)
 
     def episode(self, index: int) -> tuple[Float32Array, Float32Array, Float32Array]:
@@ -89,12 +88,28 @@ class Episodes:
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"episode index must be in [0, {len(self) - 1}], got {index}")
-        row, act, length = int(self.starts[index]), int(self.action_starts[index]), int(self.lengths[index])
-        return self.observations[row : row + length + 1], self.actions[act : act + length], self.rewards[act : act + length]
+        row, begin, length = int(self.starts[index]), int(self.action_starts[index]), int(self.lengths[index])
+        end = begin + length
+        return self.observations[row : row + length + 1], self.actions[begin:end], self.rewards[begin:end]
+
+    def digest(self) -> str:
+        """Return a hash of all numbers, the same on every machine: the data's identity in checkpoints and reports."""
+        total = hashlib.sha256()
+        for array in (self.lengths, self.observations, self.actions, self.rewards):
+            total.update(str(array.shape).encode())
+            total.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+        return total.hexdigest()[:16]
 
 
-def _check_rows(name: str, array: Float32Array, rows: int, why: str, ndim: int) -> None:
-    if array.ndim != ndim or array.shape[0] != rows:
+def _as_float32(name: str, value: Any) -> Float32Array:
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must hold real numbers, got {array.dtype}")
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _check_rows(name: str, array: Float32Array, rows: int, ndim: int, why: str) -> None:
+    if array.ndim != ndim or array.shape[0] != rows or array.size == 0:
         need = f"({rows}, n)" if ndim == 2 else f"({rows},)"
         raise ValueError(f"{name} must have shape {need} for {why}, got {array.shape}")
     if not np.isfinite(array).all():
@@ -119,16 +134,15 @@ def episodes_from_tours(tours: Sequence[Mapping[str, Any]], meta: Mapping[str, A
     """
     observations, actions, rewards, lengths = [], [], [], []
     for tour in tours:
-        ends = np.flatnonzero(np.asarray(tour["timeouts"], dtype=bool))
         begin = 0
-        for end in ends.tolist():
+        for end in np.flatnonzero(np.asarray(tour["timeouts"], dtype=bool)).tolist():
             if end == begin:
                 continue
-            observations.append(np.asarray(tour["observations"][begin : end + 1], dtype=np.float32))
+            observations.append(tour["observations"][begin : end + 1])
             lengths.append(end - begin)
             begin = end
-        actions.append(np.asarray(tour["actions"][:begin], dtype=np.float32))
-        rewards.append(np.asarray(tour["rewards"][:begin], dtype=np.float32))
+        actions.append(tour["actions"][:begin])
+        rewards.append(tour["rewards"][:begin])
     if not lengths:
         raise ValueError("at least one target must be reached in the tours, got none; generate more steps")
     return Episodes(
@@ -138,87 +152,3 @@ def episodes_from_tours(tours: Sequence[Mapping[str, Any]], meta: Mapping[str, A
         np.asarray(lengths, dtype=np.int64),
         dict(meta or {}),
     )
-
-
-def save_npz(episodes: Episodes, path: str | Path) -> Path:
-    """Write episodes to one compressed .npz file (float32, no pickle), atomically.
-
-    Args:
-        episodes: what to write.
-        path: a name that ends in .npz.
-
-    Returns:
-        The path written.
-
-    Raises:
-        ValueError: for another suffix, or meta that is not JSON.
-    """
-    target = Path(path)
-    if target.suffix != ".npz":
-        raise ValueError(f"an episode file must be named *.npz, got {target.name!r}")
-    text = json.dumps({"format": NPZ_FORMAT, **episodes.meta}, sort_keys=True)
-    with atomic_path(target) as temporary:
-        np.savez_compressed(
-            temporary,
-            observations=episodes.observations,
-            actions=episodes.actions,
-            rewards=episodes.rewards,
-            lengths=episodes.lengths,
-            meta=np.frombuffer(text.encode(), dtype=np.uint8),
-        )
-    return target
-
-
-def load_npz(path: str | Path) -> Episodes:
-    """Read a file of `save_npz`.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when it is truncated, wrongly keyed, mis-shaped or holds a non-finite value.
-    """
-    source = Path(path)
-    if not source.is_file():
-        raise FileNotFoundError(f"no such file: {source}")
-    arrays: dict[str, NDArray[Any]] = {}
-    try:
-        with np.load(source, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it is a single array, not an archive")
-            missing = [key for key in _NPZ_KEYS if key not in archive.files]
-            if missing:
-                raise ValueError(f"keys {missing} are missing; it holds {sorted(archive.files)}")
-            for key in _NPZ_KEYS:
-                arrays[key] = archive[key]
-        meta = json.loads(arrays.pop("meta").tobytes().decode())
-        if not isinstance(meta, dict) or meta.pop("format", None) != NPZ_FORMAT:
-            raise ValueError(f"its meta does not name the format {NPZ_FORMAT!r}")
-        return Episodes(**arrays, meta=meta)
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"{source} is not a readable episode file: {error}; need a whole file written by save_npz "
-            f"with keys {', '.join(_NPZ_KEYS)}"
-        ) from error
-
-
-def load_episodes(source: str | Path) -> Episodes:
-    """Load episodes from a file or from a local Minari dataset.
-
-    Args:
-        source: a .npz file of `save_npz`, a D4RL .hdf5 or .h5 file, or a Minari dataset id such as
-            "maze2d/large-noisy-v0". Files need nothing beyond the core installation.
-
-    Raises:
-        FileNotFoundError: when there is no such file or dataset.
-        ValueError: when the file breaks its format; names the file, the key, what was found and what is needed.
-        ModuleNotFoundError: for a Minari id without the extra: pip install 'dfplan[minari]'.
-    """
-    path = Path(source)
-    if path.suffix == ".npz":
-        return load_npz(path)
-    if path.suffix in _HDF5_SUFFIXES:
-        from dfplan.data.d4rl import load_d4rl
-
-        return load_d4rl(path)
-    from dfplan.data.minari_io import load_minari
-
-    return load_minari(str(source))

@@ -1,0 +1,244 @@
+"""Minari datasets: written whole or not at all, read back as episodes. The one place that imports minari."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Box, Dict
+
+from dfplan.data.episodes import Episodes
+from dfplan.errors import missing_extra, unknown_name
+
+ID_RULE = re.compile(r"(?:[-_A-Za-z0-9]{2,}/)*[-_A-Za-z0-9]+-v\d+")
+STALE_SECONDS = 3600.0
+OBSERVATION_KEY = "observation"
+
+
+def require_minari() -> Any:
+    """Import minari.
+
+    Raises:
+        ImportError: with the command that installs it.
+    """
+    try:
+        import minari
+    except ImportError as error:
+        raise missing_extra("minari", "minari", "a Minari dataset") from error
+    return minari
+
+
+def check_dataset_id(dataset_id: str) -> str:
+    """Return `dataset_id` if it is a Minari id.
+
+    Raises:
+        ValueError: when it is not.
+    """
+    if not ID_RULE.fullmatch(dataset_id):
+        raise ValueError(
+            f"a dataset id must be (namespace/)name-vN of letters, digits, '-' and '_', got {dataset_id!r}; "
+            "for example maze2d/large-noisy-v0 (a file must end in .npz, .hdf5 or .h5)"
+        )
+    return dataset_id
+
+
+def datasets_root() -> Path:
+    """Return Minari's folder: the environment variable MINARI_DATASETS_PATH, else ~/.minari/datasets."""
+    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+
+
+def check_new(dataset_id: str, overwrite: bool) -> Path:
+    """Return the folder of a dataset that is to be written.
+
+    Raises:
+        ValueError: for a malformed id, or one that exists when `overwrite` is False.
+    """
+    target = datasets_root() / check_dataset_id(dataset_id)
+    if target.exists() and not overwrite:
+        raise ValueError(
+            f"the dataset {dataset_id} exists at {target}; pass --overwrite to replace it, or another --id"
+        )
+    return target
+
+
+def save_minari(
+    episodes: Episodes,
+    dataset_id: str,
+    *,
+    env_spec: EnvSpec | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Write episodes as a Minari dataset (HDF5), so that readers see all of it or, before the end, the older one.
+
+    Every episode ends with a truncation: the ball reached its target, the task went on.
+
+    Args:
+        episodes: what to write; their `meta` is stored under the key "dfplan".
+        dataset_id: (namespace/)name-vN.
+        env_spec: of the environment that made the data and that policies are judged on.
+        metadata: Minari's own keys: author, author_email, algorithm_name, code_permalink, description, requirements,
+            ref_min_score, ref_max_score.
+        overwrite: replace a dataset of that id.
+        progress: called with the number of steps written since its last call.
+
+    Returns:
+        The dataset's folder.
+
+    Raises:
+        ValueError: for a malformed id, or one that exists.
+        ImportError: without the extra `minari`.
+    """
+    minari = require_minari()
+    from minari.dataset.minari_storage import MinariStorage
+
+    target = check_new(dataset_id, overwrite)
+    widths = episodes.observations.shape[1], episodes.actions.shape[1]
+    with staged_folder(target) as folder:
+        (folder / "data").mkdir()
+        storage = MinariStorage.new(
+            folder / "data",
+            observation_space=Box(-np.inf, np.inf, (widths[0],), np.float32),
+            action_space=Box(-1.0, 1.0, (widths[1],), np.float32),
+            env_spec=env_spec,
+            data_format="hdf5",
+        )
+        described = {"dataset_id": dataset_id, "minari_version": minari.__version__, "dfplan": episodes.meta}
+        if env_spec is not None:
+            described["eval_env_spec"] = env_spec.to_json()
+        storage.update_metadata(described | dict(metadata or {}))
+        storage.update_episodes(_buffers(episodes, progress))
+    register_namespaces(dataset_id)
+    return target
+
+
+def _buffers(episodes: Episodes, progress: Callable[[int], None] | None) -> Iterator[Any]:
+    from minari.data_collector import EpisodeBuffer
+
+    for index in range(len(episodes)):
+        observations, actions, rewards = episodes.episode(index)
+        ended = np.zeros(len(actions), dtype=bool)
+        ended[-1] = True
+        yield EpisodeBuffer(
+            observations=observations,
+            actions=actions,
+            rewards=rewards,
+            terminations=np.zeros_like(ended),
+            truncations=ended,
+            infos={},
+        )
+        if progress is not None:
+            progress(len(actions))
+
+
+@contextmanager
+def staged_folder(target: Path) -> Iterator[Path]:
+    """Yield a hidden folder beside `target` that takes its place when the block ends without an error.
+
+    An older folder stays until then; on an error, Ctrl-C included, it stays for good and the new one is removed.
+    What a killed process left behind is removed after an hour.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
+        if (leftover / "old").exists() and not target.exists():
+            (leftover / "old").rename(target)  # killed in the instant between the two renames below
+        if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
+            shutil.rmtree(leftover, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    new, old = work / "new", work / "old"
+    try:
+        new.mkdir()
+        yield new
+        if target.exists():
+            target.rename(old)
+        try:
+            new.rename(target)
+        except BaseException:
+            if old.exists():
+                old.rename(target)
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def register_namespaces(dataset_id: str) -> None:
+    """Give every namespace of `dataset_id` the small file by which Minari knows it."""
+    folder = datasets_root()
+    for part in dataset_id.split("/")[:-1]:
+        folder = folder / part
+        marker = folder / "namespace_metadata.json"
+        if not marker.exists():
+            marker.write_text("{}")
+
+
+def list_minari() -> dict[str, dict[str, Any]]:
+    """Return the metadata of every local Minari dataset, by id."""
+    found: dict[str, dict[str, Any]] = require_minari().list_local_datasets()
+    return found
+
+
+def load_minari(dataset_id: str) -> Episodes:
+    """Read a local Minari dataset; of Dict observations the key "observation" is taken.
+
+    Raises:
+        FileNotFoundError: when it is not on this machine.
+        ValueError: for a malformed id, a broken dataset, or observations that are neither a vector nor a Dict with one.
+        ImportError: without the extra `minari`.
+    """
+    check_dataset_id(dataset_id)
+    minari = require_minari()
+    if not (datasets_root() / dataset_id / "data").is_dir():
+        hint = (
+            unknown_name("dataset", dataset_id, list_minari()) if list_minari() else f"no dataset in {datasets_root()}"
+        )
+        raise FileNotFoundError(f"{hint}; make one with `dfplan data make`, or `dfplan data fetch {dataset_id}`")
+    try:
+        dataset = minari.load_dataset(dataset_id)
+        key = _observation_key(dataset_id, dataset.observation_space)
+        parts = [
+            (episode.observations[key] if key else episode.observations, episode.actions, episode.rewards)
+            for episode in dataset.iterate_episodes()
+        ]
+        metadata = dataset.storage.metadata
+    except (OSError, KeyError) as error:
+        raise ValueError(f"the dataset {dataset_id} is damaged ({error}); make or fetch it again") from error
+    if not parts:
+        raise ValueError(f"the dataset {dataset_id} must hold at least one episode, got none")
+    return Episodes(
+        np.concatenate([part[0] for part in parts]),
+        np.concatenate([part[1] for part in parts]),
+        np.concatenate([part[2] for part in parts]),
+        np.array([len(part[1]) for part in parts], dtype=np.int64),
+        _meta(dataset_id, metadata, dataset.env_spec, key),
+    )
+
+
+def _observation_key(dataset_id: str, space: Any) -> str | None:
+    if isinstance(space, Box) and len(space.shape) == 1:
+        return None
+    if isinstance(space, Dict) and OBSERVATION_KEY in space.spaces:
+        return OBSERVATION_KEY
+    raise ValueError(
+        f"the dataset {dataset_id} must have vector observations, or a Dict with a vector {OBSERVATION_KEY!r}, "
+        f"got {space}"
+    )
+
+
+def _meta(dataset_id: str, metadata: Mapping[str, Any], env_spec: EnvSpec | None, key: str | None) -> dict[str, Any]:
+    meta: dict[str, Any] = dict(metadata.get("dfplan") or {})
+    meta["dataset_id"] = dataset_id
+    if env_spec is not None:
+        meta.setdefault("env", env_spec.id)
+    if key is not None:
+        meta["observation_key"] = key
+    return meta
