@@ -1,0 +1,297 @@
+"""What a token is: the layout of a sequence, who may look at whom, and the normaliser.
+
+A sequence is ``[state, goal, future 1..H, action chunk 1..H]``. The *state* is the measured observation, the *goal* is an optional
+clean token (level K means that no goal is known), each *future* token stands for ``stride`` environment steps.
+
+Two kinds of future token exist:
+
+``path``
+    The observation every ``stride`` steps. The actions between two observations are a token of their own, a leaf that sees the
+    states and is seen by nobody, so that a planner can leave it out and a controller can ask for it with the states given.
+``bundle``
+    All ``stride`` steps of ``(a, r, o')`` in one token, as in the paper; there are no separate action tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfplan.errors import unknown_name
+
+KINDS = ("path", "bundle")
+CONTEXT = 2  # the state token and the goal token
+STATE, GOAL = 0, 1
+
+
+@dataclass(frozen=True)
+class TokenSpec:
+    """Describe the tokens of one task.
+
+    Attributes:
+        obs_dim: O, width of an observation.
+        act_dim: A, width of an action.
+        stride: F, environment steps per future token.
+        horizon: H, future tokens.
+        dt_s: Seconds per environment step.
+        kind: ``"path"`` or ``"bundle"``.
+        goal_columns: Observation columns that make up a goal; empty if the task has none.
+        rest_columns: Observation columns that are 0 when the system rests (velocities).
+        rewards: Whether bundles hold rewards.
+    """
+
+    obs_dim: int
+    act_dim: int
+    stride: int
+    horizon: int
+    dt_s: float = 0.01
+    kind: str = "path"
+    goal_columns: tuple[int, ...] = (0, 1)
+    rest_columns: tuple[int, ...] = (2, 3)
+    rewards: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("obs_dim", "act_dim", "stride", "horizon"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        if self.kind not in KINDS:
+            raise unknown_name("token kind", self.kind, KINDS)
+        if self.kind == "path" and self.rewards:
+            raise ValueError("path tokens hold no rewards; use kind='bundle'")
+        for name in ("goal_columns", "rest_columns"):
+            columns = tuple(int(c) for c in getattr(self, name))
+            object.__setattr__(self, name, columns)
+            if any(not 0 <= c < self.obs_dim for c in columns):
+                raise ValueError(f"{name} must lie in 0..{self.obs_dim - 1}, got {columns}")
+
+    @property
+    def steps(self) -> int:
+        """Environment steps that a whole plan covers."""
+        return self.horizon * self.stride
+
+    @property
+    def obs_columns(self) -> int:
+        """Columns that hold observations; the last ``obs_dim`` of them are the newest."""
+        return self.obs_dim * (self.stride if self.kind == "bundle" else 1)
+
+    @property
+    def act_columns(self) -> int:
+        """Columns that hold the ``stride`` actions of a token, the first action first."""
+        return self.act_dim * self.stride
+
+    @property
+    def width(self) -> int:
+        """D: observations, then rewards, then actions."""
+        return self.obs_columns + (self.stride if self.rewards else 0) + self.act_columns
+
+    @property
+    def plan_tokens(self) -> int:
+        """Tokens that a planner denoises or is given: state, goal, future."""
+        return CONTEXT + self.horizon
+
+    @property
+    def tokens(self) -> int:
+        """T: all token positions."""
+        return self.plan_tokens + (self.horizon if self.kind == "path" else 0)
+
+    @property
+    def obs_slice(self) -> slice:
+        """Columns of the newest observation of a token."""
+        return slice(self.obs_columns - self.obs_dim, self.obs_columns)
+
+    @property
+    def act_slice(self) -> slice:
+        """Columns of the actions of a token."""
+        return slice(self.width - self.act_columns, self.width)
+
+    def action_token(self, chunk: int) -> int:
+        """Return the position of the token that holds action chunk ``chunk`` (0-based)."""
+        if not 0 <= chunk < self.horizon:
+            raise ValueError(f"chunk must lie in 0..{self.horizon - 1}, got {chunk}")
+        return (self.plan_tokens if self.kind == "path" else CONTEXT) + chunk
+
+    def column_mask(self) -> Tensor:
+        """Build the bool (T, D) mask of the columns that each token uses; the others are always 0."""
+        mask = torch.zeros(self.tokens, self.width, dtype=torch.bool)
+        mask[STATE, self.obs_slice] = True
+        first = self.obs_columns - self.obs_dim
+        mask[GOAL, [first + c for c in self.goal_columns]] = True
+        if self.kind == "bundle":
+            mask[CONTEXT:] = True
+            return mask
+        mask[CONTEXT : self.plan_tokens, self.obs_slice] = True
+        mask[self.plan_tokens :, self.act_slice] = True
+        return mask
+
+    def order(self) -> Tensor:
+        """Build the int64 (T,) causal order: context 0, future token i at 2i + 2, its action chunk at 2i + 3."""
+        future = 2 * torch.arange(self.horizon) + 2
+        parts = [torch.zeros(CONTEXT, dtype=torch.int64), future]
+        return torch.cat([*parts, future + 1] if self.kind == "path" else parts)
+
+    def attention(self, causal: bool) -> Tensor:
+        """Build the bool (T, T) mask of who (row) may look at whom (column).
+
+        Causal: only tokens at or before one's own place in ``order``. Full: everything. In both, an action token of the kind
+        ``path`` is seen by itself alone.
+        """
+        order = self.order()
+        allowed = order[None, :] <= order[:, None] if causal else torch.ones(self.tokens, self.tokens, dtype=torch.bool)
+        if self.kind == "path":
+            allowed[:, self.plan_tokens :] = torch.eye(self.tokens, dtype=torch.bool)[:, self.plan_tokens :]
+        return allowed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TokenSpec:
+        """Rebuild from ``to_dict``."""
+        return cls(**{**values, "goal_columns": tuple(values["goal_columns"]), "rest_columns": tuple(values["rest_columns"])})
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """Shift and scale observations and actions to zero mean and unit variance; computed from data, never typed.
+
+    Attributes:
+        obs_mean: float32 (O,).
+        obs_std: float32 (O,).
+        act_mean: float32 (A,).
+        act_std: float32 (A,).
+        max_move: float32 (O,), largest change of each observation column over one token (``stride`` steps) in the data.
+    """
+
+    obs_mean: Tensor
+    obs_std: Tensor
+    act_mean: Tensor
+    act_std: Tensor
+    max_move: Tensor
+
+    @classmethod
+    def fit(cls, observations: Tensor, actions: Tensor, max_move: Tensor) -> Normalizer:
+        """Compute the statistics of observations (n, O) and actions (m, A).
+
+        A column whose standard deviation is below 1e-6 of its size (or is 0) is only shifted: dividing by it would blow up.
+
+        Raises:
+            ValueError: If there are no rows or a value is not finite.
+        """
+        for name, value in (("observations", observations), ("actions", actions)):
+            if value.ndim != 2 or len(value) == 0:
+                raise ValueError(f"{name} must have shape (n, width) with n > 0, got {tuple(value.shape)}")
+            if not bool(torch.isfinite(value).all()):
+                raise ValueError(f"{name} hold NaN or infinity; clean the data set first")
+
+        def stats(x: Tensor) -> tuple[Tensor, Tensor]:
+            mean, std = x.double().mean(0), x.double().std(0, unbiased=False)
+            std = torch.where(std > 1e-6 * mean.abs().clamp_min(1.0), std, torch.ones_like(std))
+            return mean.float(), std.float()
+
+        return cls(*stats(observations), *stats(actions), max_move.float())
+
+    def obs(self, observations: Tensor) -> Tensor:
+        """Normalise observations (..., O)."""
+        return (observations - self.obs_mean.to(observations)) / self.obs_std.to(observations)
+
+    def obs_back(self, normalised: Tensor) -> Tensor:
+        """Undo ``obs``."""
+        return normalised * self.obs_std.to(normalised) + self.obs_mean.to(normalised)
+
+    def act(self, actions: Tensor) -> Tensor:
+        """Normalise actions (..., A)."""
+        return (actions - self.act_mean.to(actions)) / self.act_std.to(actions)
+
+    def act_back(self, normalised: Tensor) -> Tensor:
+        """Undo ``act``."""
+        return normalised * self.act_std.to(normalised) + self.act_mean.to(normalised)
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Return plain JSON values."""
+        return {name: [float(v) for v in value] for name, value in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, list[float]]) -> Normalizer:
+        """Rebuild from ``to_dict``.
+
+        Raises:
+            ValueError: If an entry is missing or a standard deviation is not positive.
+        """
+        names = ("obs_mean", "obs_std", "act_mean", "act_std", "max_move")
+        missing = [n for n in names if n not in values]
+        if missing:
+            raise ValueError(f"normalizer lacks {missing}; it needs {list(names)}")
+        out = cls(*(torch.tensor(values[n], dtype=torch.float32) for n in names))
+        if not bool((out.obs_std > 0).all() and (out.act_std > 0).all()):
+            raise ValueError("normalizer has a standard deviation that is not positive; compute it again from the data")
+        return out
+
+
+def pack(
+    spec: TokenSpec, norm: Normalizer, obs: Tensor, act: Tensor, goal: Tensor, rewards: Tensor | None = None
+) -> Tensor:
+    """Pack a window of environment steps into normalised tokens.
+
+    Args:
+        spec: The layout.
+        norm: The statistics.
+        obs: Observations (B, H*F + 1, O).
+        act: Actions (B, H*F, A).
+        goal: Goals (B, G) in environment units, G = len(spec.goal_columns).
+        rewards: (B, H*F), needed if ``spec.rewards``.
+
+    Returns:
+        x0 (B, T, D); columns that a token does not use are 0.
+
+    Raises:
+        ValueError: If a shape does not fit the layout.
+    """
+    B, L = len(obs), spec.steps
+    expected = {"obs": (obs, (B, L + 1, spec.obs_dim)), "act": (act, (B, L, spec.act_dim)), "goal": (goal, (B, len(spec.goal_columns)))}
+    for name, (value, shape) in expected.items():
+        if tuple(value.shape) != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
+    n_obs, n_act = norm.obs(obs), norm.act(act)
+    x0 = obs.new_zeros(B, spec.tokens, spec.width)
+    x0[:, STATE, spec.obs_slice] = n_obs[:, 0]
+    x0[:, GOAL] = goal_token(spec, norm, goal)
+    future = slice(CONTEXT, spec.plan_tokens)
+    chunks = n_act.reshape(B, spec.horizon, spec.act_columns)
+    if spec.kind == "path":
+        x0[:, future, spec.obs_slice] = n_obs[:, spec.stride :: spec.stride]
+        x0[:, spec.plan_tokens :, spec.act_slice] = chunks
+        return x0
+    x0[:, future, : spec.obs_columns] = n_obs[:, 1:].reshape(B, spec.horizon, spec.obs_columns)
+    x0[:, future, spec.act_slice] = chunks
+    if spec.rewards:
+        if rewards is None:
+            raise ValueError("this layout holds rewards; pass rewards (B, H*F)")
+        x0[:, future, spec.obs_columns : spec.obs_columns + spec.stride] = rewards.reshape(B, spec.horizon, spec.stride)
+    return x0
+
+
+def goal_token(spec: TokenSpec, norm: Normalizer, goal: Tensor) -> Tensor:
+    """Build the normalised goal token (B, D) from goals (B, G) in environment units."""
+    out = goal.new_zeros(len(goal), spec.width)
+    first = spec.obs_columns - spec.obs_dim
+    columns = list(spec.goal_columns)
+    mean, std = norm.obs_mean.to(goal)[columns], norm.obs_std.to(goal)[columns]
+    out[:, [first + c for c in columns]] = (goal - mean) / std
+    return out
+
+
+def unpack_states(spec: TokenSpec, norm: Normalizer, x: Tensor) -> Tensor:
+    """Read the states (..., H+1, O) of the state token and the future tokens from normalised tokens (..., >= 2 + H, D)."""
+    keep = [STATE, *range(CONTEXT, spec.plan_tokens)]
+    return norm.obs_back(x[..., keep, spec.obs_slice])
+
+
+def unpack_actions(spec: TokenSpec, norm: Normalizer, chunks: Tensor) -> Tensor:
+    """Read the actions (..., n*F, A) of n consecutive action-bearing tokens (..., n, D)."""
+    flat = chunks[..., spec.act_slice]
+    return norm.act_back(flat.reshape(*flat.shape[:-2], flat.shape[-2] * spec.stride, spec.act_dim))

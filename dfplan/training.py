@@ -1,0 +1,304 @@
+"""Train a denoiser: EMA, gradient clipping, bf16 where it pays, exact resume, several processes by torchrun.
+
+Whatever is random in step i is drawn from (seed, rank, i), so a run that was killed goes on as if nothing had happened, bit for bit on a
+CPU, and no generator state needs to be stored.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dfplan.checkpoint import Checkpoint, save_checkpoint
+from dfplan.errors import unknown_name
+from dfplan.models.transformer import TransformerConfig, TransformerDenoiser
+from dfplan.objective import ObjectiveConfig, diffusion_forcing_loss
+from dfplan.tokens import Normalizer, TokenSpec
+from dfplan.training_state import load_state, save_state
+from dfplan.windows import Batch, EpisodeArrays, WindowSampler
+
+PRECISIONS = ("auto", "fp32", "bf16")
+Log = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Say how to train.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch: Windows per step, over all processes.
+        lr: Peak learning rate of AdamW; linear warm-up, then a cosine to 5 % of it.
+        warmup: Steps of linear warm-up.
+        weight_decay: AdamW's, on matrices only.
+        clip: Largest gradient norm.
+        ema: Decay of the averaged weights, which are what is saved.
+        causal: Share of batches with causal attention; the others use full attention.
+        precision: ``"auto"`` (bf16 where the processor has it), ``"fp32"`` or ``"bf16"``.
+        seed: Of initial weights, windows, levels and noise.
+        end_goal: Share of windows whose goal is where the episode ended.
+        save_every: Steps between resumable states.
+        validate_every: Steps between validations on held-out episodes.
+        holdout: Share of episodes held out.
+        model: The network.
+        objective: How a batch is noised.
+    """
+
+    steps: int = 10_000
+    batch: int = 128
+    lr: float = 2e-3
+    warmup: int = 300
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+    causal: float = 0.7
+    precision: str = "auto"
+    seed: int = 0
+    end_goal: float = 0.5
+    save_every: int = 500
+    validate_every: int = 1000
+    holdout: float = 0.02
+    model: TransformerConfig = field(default_factory=TransformerConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "save_every", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("causal", "end_goal", "ema", "holdout"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.lr <= 0 or self.clip <= 0:
+            raise ValueError(f"lr and clip must be positive, got {self.lr} and {self.clip}")
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+class LossModule(nn.Module):
+    """Wrap model and loss in one forward call, so that DDP sees it."""
+
+    def __init__(self, model: TransformerDenoiser, config: TrainConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(self, batch: Batch, causal: bool, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the loss and its parts for one batch."""
+        model = self.model
+        return diffusion_forcing_loss(
+            model, batch, model.spec, model.levels, model.config.prediction, self.config.objective,
+            causal=causal, generator=generator, device=model.position.device,
+        )  # fmt: skip
+
+
+def use_bf16(precision: str, device: torch.device) -> bool:
+    """Decide whether to run the forward pass in bf16; on a CPU only where it has bf16 instructions."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("amx_tile"))
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Return the learning rate of optimiser step ``step`` (0-based)."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.lr * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+@contextmanager
+def processes() -> Iterator[tuple[int, int]]:
+    """Join torchrun's process group if there is one; yield (rank, world size)."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield 0, 1
+        return
+    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield torch.distributed.get_rank(), world
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def split_episodes(episodes: EpisodeArrays, share: float, seed: int) -> tuple[Any, Any]:
+    """Split off held-out episodes; returns (training, held out), the latter None if the share rounds to none."""
+    from dfplan.data.episodes import Episodes
+
+    lengths = np.asarray(episodes.lengths)
+    count = int(len(lengths) * share)
+    if count == 0:
+        return episodes, None
+    chosen = np.zeros(len(lengths), dtype=bool)
+    chosen[np.random.default_rng([seed, 7]).permutation(len(lengths))[:count]] = True
+
+    def take(keep: Any) -> Episodes:
+        act, obs = np.repeat(keep, lengths), np.repeat(keep, lengths + 1)
+        return Episodes(episodes.observations[obs], episodes.actions[act], episodes.rewards[act], lengths[keep])
+
+    return take(~chosen), take(chosen)
+
+
+def train(
+    episodes: EpisodeArrays,
+    spec: TokenSpec,
+    norm: Normalizer,
+    config: TrainConfig,
+    folder: str | Path,
+    *,
+    name: str,
+    env: str = "",
+    planner: dict[str, Any] | None = None,
+    provenance: dict[str, Any] | None = None,
+    device: str = "cpu",
+    log: Log | None = None,
+) -> Path:
+    """Train a denoiser, or go on with the run that ``folder`` holds.
+
+    The folder gets ``state/`` (to resume), ``metrics.jsonl`` (one object per log) and ``checkpoint/`` (EMA weights and everything needed
+    to act, rewritten at every save).
+
+    Args:
+        episodes: The data.
+        spec: Token layout.
+        norm: Statistics of the data.
+        config: How to train.
+        folder: Run folder.
+        name: Name of the checkpoint.
+        env: Environment id, stored.
+        planner: Defaults of the planner, stored.
+        provenance: Where it all comes from, stored.
+        device: ``"cpu"``, ``"cuda"``, ...; ignored under torchrun with GPUs, where each process takes its own.
+        log: Called on rank 0 after every step with step, loss and so on.
+
+    Returns:
+        The checkpoint folder.
+
+    Raises:
+        ValueError: If the folder holds a run with another configuration, or the loss is not finite.
+    """
+    folder = Path(folder)
+    with processes() as (rank, world):
+        if world > 1 and torch.cuda.is_available():
+            device = f"cuda:{rank % torch.cuda.device_count()}"
+        return _train(episodes, spec, norm, config, folder, rank, world, torch.device(device), name, env, planner, provenance, log)
+
+
+def _train(
+    episodes: EpisodeArrays, spec: TokenSpec, norm: Normalizer, config: TrainConfig, folder: Path, rank: int, world: int,
+    device: torch.device, name: str, env: str, planner: dict[str, Any] | None, provenance: dict[str, Any] | None, log: Log | None,
+) -> Path:  # fmt: skip
+    if config.batch % world:
+        raise ValueError(f"batch must be divisible by the number of processes, got {config.batch} and {world}")
+    training, heldout = split_episodes(episodes, config.holdout, config.seed)
+    windows = WindowSampler(training, spec, norm, end_goal=config.end_goal)
+    torch.manual_seed(config.seed)
+    model = TransformerDenoiser(spec, config.model).to(device)
+    loss_module: nn.Module = LossModule(model, config)
+    if world > 1:
+        loss_module = nn.parallel.DistributedDataParallel(loss_module, find_unused_parameters=False)
+    optimizer = make_optimizer(model, config)
+    ema = {n: p.detach().clone() for n, p in model.named_parameters()}
+    step = load_state(folder / "state", model, optimizer, ema, config.to_dict()) if (folder / "state").is_dir() else 0
+    meta = {**(provenance or {}), "training": config.to_dict()}
+    checkpoint = Checkpoint(name, env, model, spec, norm, planner or {}, meta)
+    bf16 = use_bf16(config.precision, device)
+    began, first = time.perf_counter(), step
+    while step < config.steps:
+        row = _step(loss_module, model, optimizer, ema, windows, config, step, rank, world, bf16)
+        step += 1
+        last = step == config.steps
+        if rank == 0:
+            row |= {"step": step, "seconds_per_step": (time.perf_counter() - began) / (step - first)}
+            if heldout is not None and (last or step % config.validate_every == 0):
+                row |= validate(model, ema, heldout, spec, norm, config, bf16)
+            if last or step % config.save_every == 0:
+                save_checkpoint(checkpoint, folder / "checkpoint", weights=ema)
+                save_state(folder / "state", model, optimizer, ema, step, config.to_dict())
+            if last or step % 50 == 0:
+                append_line(folder / "metrics.jsonl", row)
+            if log is not None:
+                log(row)
+    return folder / "checkpoint"
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """Build AdamW with weight decay on matrices only."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=True)
+
+
+def _step(
+    loss_module: nn.Module, model: TransformerDenoiser, optimizer: torch.optim.Optimizer, ema: dict[str, Tensor],
+    windows: WindowSampler, config: TrainConfig, step: int, rank: int, world: int, bf16: bool,
+) -> dict[str, Any]:  # fmt: skip
+    rng = np.random.default_rng([config.seed, rank, step])
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    causal = np.random.default_rng([config.seed, step]).random() < config.causal  # the same on every rank
+    lr = learning_rate(step, config)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    batch = windows.draw(config.batch // world, rng)
+    with torch.autocast(model.position.device.type, torch.bfloat16, enabled=bf16):
+        parts = loss_module(batch, bool(causal), generator)
+    loss = parts["loss"]
+    if not bool(torch.isfinite(loss)):
+        raise ValueError(f"the loss is {float(loss.detach())} at step {step}; lower lr (now {config.lr}) and resume from the last saved state")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+    optimizer.step()
+    decay = min(config.ema, (step + 1) / (step + 10))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            ema[name].lerp_(parameter, 1 - decay)
+    return {**{n: float(v.detach()) for n, v in parts.items()}, "grad_norm": float(norm), "lr": lr}
+
+
+@torch.no_grad()
+def validate(
+    model: TransformerDenoiser, ema: dict[str, Tensor], heldout: EpisodeArrays, spec: TokenSpec, norm: Normalizer, config: TrainConfig, bf16: bool
+) -> dict[str, float]:
+    """Compute the EMA weights' loss on held-out windows, on the same draws every time, causal and full."""
+    windows = WindowSampler(heldout, spec, norm, end_goal=config.end_goal)
+    own = {n: p.detach().clone() for n, p in model.named_parameters()}
+    out: dict[str, float] = {}
+    try:
+        model.load_state_dict(ema)
+        for causal in (True, False):
+            generator = torch.Generator().manual_seed(1)
+            batch = windows.draw(256, np.random.default_rng(1))
+            with torch.autocast(model.position.device.type, torch.bfloat16, enabled=bf16):
+                parts = LossModule(model, config)(batch, causal, generator)
+            out |= {f"heldout_{n}_{'causal' if causal else 'full'}": float(v) for n, v in parts.items() if n != "loss"}
+    finally:
+        model.load_state_dict(own)
+    return out
+
+
+def append_line(path: Path, row: dict[str, Any]) -> None:
+    """Append one JSON object to a log file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+__all__ = ["TrainConfig", "learning_rate", "make_optimizer", "train", "use_bf16", "validate"]

@@ -1,0 +1,157 @@
+"""Cut training windows out of episodes: a start, a goal the data reached, and what came between.
+
+A window ends at goal contact and is padded with the goal at rest and with zero actions (goal tasks), or runs to the end of its
+episode and is padded with tokens that are marked invalid (tasks without a goal).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dfplan.tokens import CONTEXT, Normalizer, TokenSpec, pack
+
+FloatArray = NDArray[np.float32]
+
+
+class EpisodeArrays(Protocol):
+    """What a window needs of a data set (`dfplan.data.Episodes` has it)."""
+
+    @property
+    def observations(self) -> FloatArray:
+        """float32 (sum(T_i + 1), O)."""
+        ...
+
+    @property
+    def actions(self) -> FloatArray:
+        """float32 (sum(T_i), A)."""
+        ...
+
+    @property
+    def rewards(self) -> FloatArray:
+        """float32 (sum(T_i),)."""
+        ...
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """int64 (E,), T_i."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Hold normalised tokens and what counts in the loss.
+
+    Attributes:
+        x0: (B, T, D) clean tokens.
+        weight: (B, T, D), 1 where an entry counts in the loss, 0 where it is padding.
+        valid: bool (B, T), False where a token is padding that nobody may see (its level is K).
+    """
+
+    x0: Tensor
+    weight: Tensor
+    valid: Tensor
+
+
+def fit_normalizer(episodes: EpisodeArrays, stride: int) -> Normalizer:
+    """Compute means, standard deviations and the largest move of each column over ``stride`` steps inside an episode.
+
+    Raises:
+        ValueError: If no episode is longer than ``stride`` steps, or a value is not finite.
+    """
+    obs = torch.from_numpy(np.ascontiguousarray(episodes.observations))
+    act = torch.from_numpy(np.ascontiguousarray(episodes.actions))
+    lengths = np.asarray(episodes.lengths)
+    episode = np.repeat(np.arange(len(lengths)), lengths + 1)
+    same = torch.from_numpy(episode[stride:] == episode[:-stride])
+    if not bool(same.any()):
+        raise ValueError(f"no episode is longer than the stride of {stride} steps; the longest has {int(lengths.max(initial=0))}")
+    moves = (obs[stride:] - obs[:-stride]).abs()[same]
+    return Normalizer.fit(obs, act, moves.max(0).values)
+
+
+class WindowSampler:
+    """Draw random windows as normalised tokens.
+
+    Every observation but the last of each episode is an equally likely start. The goal is the end of the episode with
+    probability ``end_goal`` (if it lies within the horizon), else an observation 1 to H*F steps ahead in the same episode, uniformly.
+
+    Args:
+        episodes: The data.
+        spec: The layout.
+        norm: The statistics.
+        end_goal: Share of windows whose goal is where the episode ended.
+
+    Raises:
+        ValueError: If the data's widths do not fit the layout or there is no transition.
+    """
+
+    def __init__(self, episodes: EpisodeArrays, spec: TokenSpec, norm: Normalizer, *, end_goal: float = 0.5) -> None:
+        self.spec, self.norm, self.end_goal = spec, norm, end_goal
+        for name, array, width in (("observations", episodes.observations, spec.obs_dim), ("actions", episodes.actions, spec.act_dim)):
+            if array.ndim != 2 or array.shape[1] != width:
+                raise ValueError(f"{name} must have shape (n, {width}), got {array.shape}; the layout and the data differ")
+        lengths = np.asarray(episodes.lengths, dtype=np.int64)
+        if lengths.sum() < 1:
+            raise ValueError("the data set has no transition; make or import one first")
+        self._obs, self._act, self._rew = episodes.observations, episodes.actions, episodes.rewards
+        episode = np.repeat(np.arange(len(lengths)), lengths)
+        action_start = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        self._offset = np.arange(int(lengths.sum())) - action_start[episode]  # step inside the episode, per transition
+        self._obs_row = np.arange(int(lengths.sum())) + episode  # each episode has one observation more than actions
+        self._left = lengths[episode] - self._offset  # transitions left, this one included
+
+    def __len__(self) -> int:
+        """Count the possible starts."""
+        return len(self._left)
+
+    def draw(self, batch: int, rng: np.random.Generator) -> Batch:
+        """Draw ``batch`` windows.
+
+        Args:
+            batch: B.
+            rng: Source of randomness.
+
+        Returns:
+            A `Batch`; the same generator state gives the same windows.
+        """
+        start = rng.integers(0, len(self), batch)
+        reach = np.minimum(self._left[start], self.spec.steps)
+        ahead = rng.integers(1, reach + 1)
+        to_end = (rng.random(batch) < self.end_goal) & (self._left[start] <= self.spec.steps)
+        return self.window(start, np.where(to_end, self._left[start], ahead))
+
+    def window(self, start: NDArray[np.int64], ahead: NDArray[np.int64]) -> Batch:
+        """Build the windows that begin at transitions ``start`` (B,) and meet their goal ``ahead`` (B,) steps later."""
+        spec, L = self.spec, self.spec.steps
+        has_goal = bool(spec.goal_columns)
+        if not has_goal:
+            ahead = np.minimum(self._left[start], L)
+        step = np.arange(L + 1)[None, :]
+        obs = self._obs[self._obs_row[start][:, None] + np.minimum(step, ahead[:, None])]
+        transition = start[:, None] + np.minimum(step[:, :-1], ahead[:, None] - 1)
+        over = step[:, 1:] > ahead[:, None]  # steps after goal contact
+        act = np.where(over[..., None], np.float32(0), self._act[transition])
+        goal = obs[:, -1][:, list(spec.goal_columns)]
+        if has_goal:
+            resting = (step >= ahead[:, None])[..., None] & np.isin(np.arange(spec.obs_dim), spec.rest_columns)
+            obs = np.where(resting, np.float32(0), obs)
+        arrays = (obs, act, goal, self._rew[transition])
+        x0 = pack(spec, self.norm, *(torch.from_numpy(np.ascontiguousarray(v)) for v in arrays))
+        ended = torch.from_numpy(over).reshape(len(start), spec.horizon, spec.stride).any(-1)
+        return self._weigh(x0, ended & (not has_goal))
+
+    def _weigh(self, x0: Tensor, ended: Tensor) -> Batch:
+        """Mark padding: a token whose steps go past the end of an episode (B, H) is invalid; context is given, not learned."""
+        spec = self.spec
+        valid = torch.ones(x0.shape[:2], dtype=torch.bool)
+        for first in (CONTEXT, spec.plan_tokens)[: 2 if spec.kind == "path" else 1]:
+            valid[:, first : first + spec.horizon] = ~ended
+        weight = spec.column_mask().float() * valid.unsqueeze(-1)
+        weight[:, :CONTEXT] = 0
+        return Batch(x0, weight, valid)
