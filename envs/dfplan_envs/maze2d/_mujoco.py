@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
+
+MAX_FRAME = 2048  # pixels; the side of the offscreen buffer
 
 Floats = NDArray[np.float64]
 
@@ -53,6 +56,18 @@ mj_forward = cast(Step, mujoco.mj_forward)
 
 
 def new_renderer(model: Model, height: int, width: int) -> Renderer:
-    """Open an offscreen renderer; raises whatever MuJoCo raises without a graphics library."""
+    """Open an offscreen renderer.
+
+    Raises:
+        RuntimeError: no graphics library that MuJoCo can use.
+    """
     factory: Any = mujoco.Renderer
-    return cast(Renderer, factory(model, height=height, width=width))
+    try:
+        return cast(Renderer, factory(model, height=height, width=width))
+    except (mujoco.FatalError, ImportError, AttributeError, RuntimeError, OSError) as error:
+        backend = os.environ.get("MUJOCO_GL", "not set")
+        raise RuntimeError(
+            f"MuJoCo's renderer needs a graphics library, got none that works (MUJOCO_GL is {backend}: {error}); "
+            "on a machine without a display set MUJOCO_GL=egl before Python starts and install libegl1 and "
+            "libgl1-mesa-dri, or use renderer='topdown'"
+        ) from error

@@ -1,7 +1,7 @@
 """The controller that made D4RL's data: shortest cell path, then a PD law from waypoint to waypoint.
 
-Source: D4RL `pointmaze/waypoint_controller.py`, rebuilt from its description. A breadth-first search stands in for its tabular
-Q-iteration: the same paths with the same tie-breaking, also beyond the 50 cells that 50 sweeps reach.
+Source: D4RL `pointmaze/waypoint_controller.py`, rebuilt from its description. A breadth-first search stands in for its
+tabular Q-iteration: the same paths with the same tie-breaking, also beyond the 50 cells that 50 sweeps reach.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ class WaypointController:
         maze: a `Maze`, a layout's name, or rows.
         rng: draws the jitter of the waypoints.
 
-    A plan is made when the target's rounded cell changes, and only then. Call `reset` at the start of an episode: D4RL's own scoring
-    script does not, which is why its reference scores are those of a controller that fails about half of the time.
+    A plan is made when the target's rounded cell changes, and only then. Call `reset` at the start of an episode:
+    D4RL's own scoring script does not, which is why its reference scores are those of a controller that fails about
+    half of the time.
     """
 
     def __init__(self, maze: Maze | str | Sequence[str], rng: np.random.Generator) -> None:
@@ -66,7 +67,9 @@ class WaypointController:
         """
         state, goal = np.asarray(observation, dtype=np.float64), np.asarray(target, dtype=np.float64)
         if state.shape != (4,) or goal.shape != (2,):
-            raise ValueError(f"observation must be (4,) and target (2,), got {state.shape} and {goal.shape}; pass one environment")
+            raise ValueError(
+                f"observation must be (4,) and target (2,), got {state.shape} and {goal.shape}; pass one environment"
+            )
         x, y, vx, vy = state.tolist()
         return np.array(self.act_floats(x, y, vx, vy, *goal.tolist()), dtype=np.float32)
 
@@ -80,7 +83,12 @@ class WaypointController:
         slow = math.hypot(last_x - x, last_y - y) < REACHED
         self.solved = slow and math.hypot(x - i, y - j) < REACHED
         way_x, way_y = (i, j) if self.solved else self._waypoints[self._index]
-        if not self.solved and slow and self._index + 1 < len(self._waypoints) and math.hypot(x - way_x, y - way_y) < REACHED:
+        if (
+            not self.solved
+            and slow
+            and self._index + 1 < len(self._waypoints)
+            and math.hypot(x - way_x, y - way_y) < REACHED
+        ):
             self._index += 1
         self._last = (x, y)
         action_x = GAIN_P * (way_x - x) - GAIN_D * vx
@@ -101,7 +109,9 @@ class WaypointController:
         for cell in ((round(x), round(y)), self.maze.cell_at(x, y)):
             if self.maze.is_free(cell):
                 return cell
-        raise ValueError(f"{what} ({x:.3g}, {y:.3g}) must lie in a free cell of the maze, got a wall; move it into an 'O' cell")
+        raise ValueError(
+            f"{what} ({x:.3g}, {y:.3g}) must lie in a free cell of the maze, got a wall; move it into an 'O' cell"
+        )
 
     def _path(self, start: Cell, goal: Cell) -> list[Cell]:
         """List the cells after `start` up to the goal; the goal alone when the ball is there."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dfplan_envs.maze2d.controller import WaypointController
 from dfplan_envs.maze2d.layouts import Maze, as_maze
 from dfplan_envs.maze2d.physics import PointMass
-from dfplan_envs.maze2d.task import GOAL_RADIUS, VELOCITY_STD, default_limit, draw_near
+from dfplan_envs.maze2d.task import GOAL_RADIUS, draw_cell, draw_near, draw_velocity, episode_limit
 
 NOISE_STD = 0.5
 CHUNK = 4096
@@ -27,12 +27,12 @@ def generate_tour(
 ) -> Tour:
     """Drive one endless tour and record it under D4RL's keys.
 
-    Row t is the state before step t, the action of step t, and the reward of the state after it. The same seed gives the same bits, and
-    a longer tour starts with the shorter one. Actions are rounded to float32 before they are applied, so that the recorded ones replay
-    the tour exactly.
+    Row t is the state before step t, the action of step t, and the reward of the state after it. The same seed gives
+    the same bits, and a longer tour starts with the shorter one. Actions are rounded to float32 before they are
+    applied, so that the recorded ones replay the tour exactly.
 
-    Departures from D4RL's files: the row after a reached target is the true next state (theirs repeats the old one), and rewards score
-    the state after the step, as the environment does (theirs are one row late).
+    Departures from D4RL's files: the row after a reached target is the true next state (theirs repeats the old one),
+    and rewards score the state after the step, as the environment does (theirs are one row late).
 
     Args:
         maze_name: a layout's name ("umaze", "medium", "large", ...), a `Maze`, or rows.
@@ -42,9 +42,9 @@ def generate_tour(
         progress: called now and then with the number of rows made since its last call.
 
     Returns:
-        observations (N, 4) float32, actions (N, 2) float32, rewards (N,) float32 for the maze's own goal (all 0 without one), terminals
-        (N,) all False, timeouts (N,) True where a target was reached (or, never seen in D4RL's mazes, given up after the episode limit),
-        infos/goal (N, 2), infos/qpos (N, 2) and infos/qvel (N, 2), float64.
+        observations (N, 4) float32, actions (N, 2) float32, rewards (N,) float32 for the maze's own goal (all 0 without
+        one), terminals (N,) all False, timeouts (N,) True where a target was reached (or, never seen in D4RL's mazes,
+        given up after the episode limit), infos/goal (N, 2), infos/qpos (N, 2) and infos/qvel (N, 2), float64.
 
     Raises:
         ValueError: unknown maze, or fewer than one step.
@@ -54,7 +54,7 @@ def generate_tour(
     maze = as_maze(maze_name)
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}; pass the number of rows to make")
-    limit = default_limit(maze)
+    limit = episode_limit(maze)
     way_rng, target_rng, noise_rng = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3))
     states = np.empty((steps + 1, 4))
     actions = np.empty((steps, 2), dtype=np.float32)
@@ -63,9 +63,8 @@ def generate_tour(
 
     controller = WaypointController(maze, way_rng)
     ball = PointMass(maze)
-    start_x, start_y = draw_near(maze, target_rng)
-    ball.set(start_x, start_y, *target_rng.normal(0.0, VELOCITY_STD, size=2).tolist())
-    goal_x, goal_y = draw_near(maze, target_rng)
+    ball.set(*draw_near(draw_cell(maze, target_rng), target_rng), *draw_velocity(target_rng))
+    goal_x, goal_y = draw_near(draw_cell(maze, target_rng), target_rng)
     act, step = controller.act_floats, ball.step
     elapsed = 0
     for begin in range(0, steps, CHUNK):
@@ -87,7 +86,7 @@ def generate_tour(
             elapsed += 1
             if controller.solved or elapsed > limit:
                 timeouts[begin + t] = True
-                goal_x, goal_y = draw_near(maze, target_rng)
+                goal_x, goal_y = draw_near(draw_cell(maze, target_rng), target_rng)
                 elapsed = 0
         states[begin:end], actions[begin:end], goals[begin:end] = state_rows, action_rows, goal_rows
         if progress is not None:

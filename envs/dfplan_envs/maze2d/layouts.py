@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from dfplan_envs._errors import unknown
+from dfplan_envs.registry import ENVS, resolve
+
 Cell = tuple[int, int]
 
 WALL, FREE, GOAL = "#", "O", "G"
 # Order decides ties between equally short ways: D4RL's controller tries its moves in this order.
 MOVES: tuple[Cell, ...] = ((0, -1), (0, 1), (-1, 0), (1, 0))
-# Location (i, j) is position (i, j); the centre of that cell lies 0.2 lower on both axes, so the cell spans [i - 0.7, i + 0.3).
+# Location (i, j) is position (i, j); the centre of that cell lies 0.2 lower on both axes, so the cell spans
+# [i - 0.7, i + 0.3).
 CELL_OFFSET = 0.7
 
 # Source: D4RL `pointmaze` (Apache-2.0), layouts only.
@@ -134,10 +137,10 @@ class Maze:
 
 
 def as_maze(maze: Maze | str | Sequence[str]) -> Maze:
-    """Turn a layout's name, a text with line breaks, or rows into a checked `Maze`.
+    """Turn a layout's name, an environment's id, a text with line breaks, or rows into a checked `Maze`.
 
     Args:
-        maze: a `Maze` (returned as it is), a name in `LAYOUTS`, rows as strings, or one string with line breaks.
+        maze: a `Maze` (returned as it is), a name in `LAYOUTS`, an id such as "maze2d-large", rows as strings, or one string with line breaks.
 
     Returns:
         The maze.
@@ -153,26 +156,30 @@ def as_maze(maze: Maze | str | Sequence[str]) -> Maze:
             return _named(maze)
         maze = [line.strip() for line in maze.strip().splitlines()]
     if not isinstance(maze, Sequence) or not all(isinstance(row, str) for row in maze):
-        raise TypeError(f"a maze must be a name or a sequence of strings, got {maze!r}; pass rows such as ['#####', ...]")
+        raise TypeError(
+            f"a maze must be a name or a sequence of strings, got {maze!r}; pass rows such as ['#####', ...]"
+        )
     return Maze(tuple(maze))
 
 
 def _named(name: str) -> Maze:
-    if name not in LAYOUTS:
-        near = difflib.get_close_matches(name, LAYOUTS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown maze {name!r}.{hint} Known: {', '.join(LAYOUTS)}; or pass rows such as ['#####', ...]")
-    return Maze(LAYOUTS[name])
+    layout = ENVS[resolve(name)].kwargs.get("maze", name) if name.startswith("maze2d") else name
+    if layout not in LAYOUTS:
+        raise unknown("maze", name, LAYOUTS, "or pass rows such as ['#####', '#OOG#', '#####']")
+    return Maze(LAYOUTS[layout])
 
 
 def _check_shape(rows: tuple[str, ...]) -> None:
     if len(rows) < 3 or len(rows[0]) < 3:
         size = f"{len(rows)} x {len(rows[0]) if rows else 0}"
-        raise ValueError(f"a maze needs at least 3 rows and 3 columns, got {size}; draw walls '#' around at least one cell")
+        raise ValueError(
+            f"a maze needs at least 3 rows and 3 columns, got {size}; draw walls '#' around at least one cell"
+        )
     for i, row in enumerate(rows):
         if len(row) != len(rows[0]):
             raise ValueError(
-                f"maze is ragged: row {i} ({row!r}) has {len(row)} columns, row 0 has {len(rows[0])}; fill it up with '#'"
+                f"maze is ragged: row {i} ({row!r}) has {len(row)} columns, row 0 has {len(rows[0])}; "
+                "fill it up with '#'"
             )
 
 
@@ -181,11 +188,14 @@ def _check_characters(rows: tuple[str, ...]) -> None:
         for j, char in enumerate(row):
             if char not in (WALL, FREE, GOAL):
                 raise ValueError(
-                    f"unknown character {char!r} at row {i}, column {j}; use '#' (wall), 'O' (free, a capital letter), 'G' (goal)"
+                    f"unknown character {char!r} at row {i}, column {j}; "
+                    "use '#' (wall), 'O' (free, a capital letter), 'G' (goal)"
                 )
     goals = [(i, j) for i, row in enumerate(rows) for j, char in enumerate(row) if char == GOAL]
     if len(goals) > 1:
-        raise ValueError(f"a maze has at most one goal cell, got {len(goals)} at {goals}; keep one 'G', make the others 'O'")
+        raise ValueError(
+            f"a maze has at most one goal cell, got {len(goals)} at {goals}; keep one 'G', make the others 'O'"
+        )
     if all(char == WALL for row in rows for char in row):
         raise ValueError("maze has no free cell; mark free cells with 'O'")
 
@@ -195,7 +205,9 @@ def _check_border(rows: tuple[str, ...]) -> None:
     for i, row in enumerate(rows):
         for j, char in enumerate(row):
             if char != WALL and (i in (0, last_row) or j in (0, last_column)):
-                raise ValueError(f"maze is not closed: {char!r} on the border at row {i}, column {j}; the border must be '#'")
+                raise ValueError(
+                    f"maze is not closed: {char!r} on the border at row {i}, column {j}; the border must be '#'"
+                )
 
 
 def _check_connected(maze: Maze) -> None:
@@ -205,5 +217,6 @@ def _check_connected(maze: Maze) -> None:
     if cut_off:
         what = "the goal" if maze.goal_cell else f"cell {start}"
         raise ValueError(
-            f"maze has walled-in cells: {len(cut_off)} cannot reach {what}, first {cut_off[0]} (row, column); open a way or make them '#'"
+            f"maze has walled-in cells: {len(cut_off)} cannot reach {what}, first {cut_off[0]} "
+            "(row, column); open a way or make them '#'"
         )

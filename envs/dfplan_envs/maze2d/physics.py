@@ -1,8 +1,9 @@
 """D4RL's point mass on today's MuJoCo: the model as MJCF, and the step with its velocity clip.
 
-Every number here is D4RL's (`pointmaze/maze_model.py`). Two departures, neither of which changes the motion: the ground plane does
-not collide (the ball has no vertical degree of freedom, so that contact never did anything but cost time), and the solver's warm
-start is off, which makes one step a pure function of state and action: a restored state goes on bit for bit.
+Every number here is D4RL's (`pointmaze/maze_model.py`). Two departures, neither of which changes the motion: the ground
+plane does not collide (the ball has no vertical degree of freedom, so that contact never did anything but cost time),
+and the solver's warm start is off, which makes one step a pure function of state and action: a restored state goes on
+bit for bit.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from dfplan_envs.maze2d.layouts import Maze
 
 DT_S = 0.01
 MAX_SPEED = 5.0  # per axis, applied before each step
+BALL_RADIUS = 0.1  # cells
 ORIGIN = 1.2  # world coordinate of position 0 on both axes
+# The camera stands 20 half-heights of the maze above the ball, so that walls hardly show their sides: 2 * atan(1 / 20).
+TOP_FOVY_DEG = 5.7248
 
 
 def mjcf(maze: Maze) -> str:
@@ -25,14 +29,15 @@ def mjcf(maze: Maze) -> str:
         MJCF text.
     """
     walls = "\n".join(
-        f'    <geom name="wall_{i}_{j}" type="box" size=".5 .5 .2" pos="{i + 1} {j + 1} 0" material="wall"/>' for i, j in maze.walls
+        f'    <geom name="wall_{i}_{j}" type="box" size=".5 .5 .2" pos="{i + 1} {j + 1} 0" material="wall"/>'
+        for i, j in maze.walls
     )
-    size = 0.5 * max(maze.height, maze.width)
+    middle = f"{(maze.height + 1) / 2} {(maze.width + 1) / 2}"
     return f"""<mujoco model="maze2d">
   <compiler inertiafromgeom="true" angle="radian"/>
   <option timestep="{DT_S}" gravity="0 0 0" iterations="20" integrator="Euler"><flag warmstart="disable"/></option>
   <visual>
-    <global offwidth="2048" offheight="2048"/>
+    <global offwidth="{_mujoco.MAX_FRAME}" offheight="{_mujoco.MAX_FRAME}"/>
     <headlight ambient=".5 .5 .5" diffuse=".5 .5 .5" specular="0 0 0"/>
   </visual>
   <default>
@@ -45,11 +50,11 @@ def mjcf(maze: Maze) -> str:
   </asset>
   <worldbody>
     <geom name="ground" type="plane" pos="0 0 -0.1" size="40 40 .25" contype="0" conaffinity="0" material="ground"/>
-    <camera name="top" pos="{(maze.height + 1) / 2} {(maze.width + 1) / 2} {size * 20}" xyaxes="0 1 0 -1 0 0" fovy="{TOP_FOVY}"/>
+    <camera name="top" pos="{middle} {maze.height * 10}" xyaxes="0 1 0 -1 0 0" fovy="{TOP_FOVY_DEG}"/>
     <site name="target" type="cylinder" size=".16 .01" pos="0 0 -0.08" rgba=".80 .27 .23 1"/>
 {walls}
     <body name="particle" pos="{ORIGIN} {ORIGIN} 0">
-      <geom name="particle" type="sphere" size="0.1" contype="1" rgba=".13 .37 .70 1"/>
+      <geom name="particle" type="sphere" size="{BALL_RADIUS}" contype="1" rgba=".13 .37 .70 1"/>
       <joint name="ball_x" type="slide" axis="1 0 0"/>
       <joint name="ball_y" type="slide" axis="0 1 0"/>
     </body>
@@ -62,18 +67,14 @@ def mjcf(maze: Maze) -> str:
 """
 
 
-# The camera stands 20 half-widths above the ground, so that walls show no sides: 2 * atan(1 / 20) in degrees, for the longer side.
-TOP_FOVY = 5.7248
-
-
 class PointMass:
     """Move the ball: one call is one control step of 0.01 s.
 
     Args:
         maze: the maze whose walls it meets.
 
-    The state is kept as plain floats beside MuJoCo's arrays (`x`, `y` position, `vx`, `vy` velocity in cells and cells per second),
-    because reading single array elements costs more than the physics.
+    The state is kept as plain floats beside MuJoCo's arrays (`x`, `y` position, `vx`, `vy` velocity in cells and cells
+    per second), because reading single array elements costs more than the physics.
     """
 
     __slots__ = ("_ctrl", "_qpos", "_qvel", "data", "model", "vx", "vy", "x", "y")
@@ -96,7 +97,8 @@ class PointMass:
             action_x: motor along the rows, in [-1, 1].
             action_y: motor along the columns, in [-1, 1].
         """
-        # mj_step recomputes everything that depends on the velocity, so that writing the clipped value needs no forward pass.
+        # mj_step recomputes everything that depends on the velocity, so that writing the clipped value needs no forward
+        # pass.
         if not -MAX_SPEED <= self.vx <= MAX_SPEED:
             self._qvel[0] = MAX_SPEED if self.vx > 0 else -MAX_SPEED
         if not -MAX_SPEED <= self.vy <= MAX_SPEED:

@@ -1,0 +1,102 @@
+"""The environment ids: what each one is, and their registration with Gymnasium. Imports no simulator."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+
+from dfplan_envs._errors import unknown
+
+ENTRY_POINT = "dfplan_envs.maze2d.env:Maze2dEnv"
+CUSTOM_LIMIT = 800  # steps of an episode in mazes that D4RL does not have
+
+# Steps of an episode by layout, in D4RL's newest version of each.
+EPISODE_STEPS: dict[str, int] = {
+    "umaze": 300,
+    "medium": 600,
+    "large": 800,
+    "open": 150,
+    "eval-umaze": 300,
+    "eval-medium": 600,
+    "eval-large": 800,
+}
+_STEPS_V0 = {"umaze": 150, "medium": 250, "large": 600, "open": 150}
+
+
+@dataclass(frozen=True)
+class EnvInfo:
+    """Describe one registered environment."""
+
+    id: str
+    """The id `gymnasium.make` takes."""
+    description: str
+    """One line."""
+    max_episode_steps: int
+    """Steps after which an episode is truncated."""
+    kwargs: dict[str, Any]
+    """What `Maze2dEnv` is made with."""
+
+    @property
+    def reference_scores(self) -> tuple[float, float] | None:
+        """Return D4RL's (min, max) returns, or None."""
+        from dfplan_envs.scores import REFERENCE_SCORES
+
+        return REFERENCE_SCORES.get(self.id)
+
+
+def _entries() -> Iterator[EnvInfo]:
+    for layout, steps in EPISODE_STEPS.items():
+        version = "v0" if layout == "open" else "v1"
+        for reward, suffix, text in (
+            ("sparse", "", "1 within 0.5 of the goal"),
+            ("dense", "-dense", "exp(-distance to the goal)"),
+        ):
+            kwargs = {"maze": layout, "reward": reward}
+            yield EnvInfo(f"maze2d-{layout}{suffix}-{version}", f"D4RL {layout}, reward {text}", steps, kwargs)
+    for layout in ("umaze", "medium", "large"):
+        kwargs = {"maze": layout, "reward": "sparse"}
+        yield EnvInfo(f"maze2d-{layout}-v0", f"D4RL {layout}, the shorter first version", _STEPS_V0[layout], kwargs)
+        text = f"Multi2D {layout}: a goal drawn at every reset"
+        yield EnvInfo(f"maze2d-multi-{layout}-v1", text, EPISODE_STEPS[layout], {**kwargs, "goal": "random"})
+    yield EnvInfo(
+        "maze2d-v1", "a maze of your own: maze=['#####', '#OOG#', '#####']", CUSTOM_LIMIT, {"reward": "sparse"}
+    )
+
+
+ENVS: dict[str, EnvInfo] = {info.id: info for info in _entries()}
+
+
+def list_envs() -> list[EnvInfo]:
+    """List every environment, in the order of registration."""
+    return list(ENVS.values())
+
+
+def resolve(name: str) -> str:
+    """Complete a name to its id: "maze2d-large" becomes "maze2d-large-v1", the newest version.
+
+    Args:
+        name: an id, or an id without its version.
+
+    Returns:
+        The id.
+
+    Raises:
+        ValueError: unknown name; the text lists the ids and the nearest one.
+    """
+    if name in ENVS:
+        return name
+    versions = [env_id for env_id in ENVS if re.fullmatch(re.escape(name) + r"-v\d+", env_id)]
+    if not versions:
+        raise unknown("environment", name, sorted(ENVS))
+    return max(versions, key=lambda env_id: int(env_id.rpartition("-v")[2]))
+
+
+def register_all() -> None:
+    """Register every id with Gymnasium; does nothing for those it has."""
+    for info in ENVS.values():
+        if info.id not in gymnasium.registry:
+            gymnasium.register(info.id, ENTRY_POINT, max_episode_steps=info.max_episode_steps, kwargs=dict(info.kwargs))

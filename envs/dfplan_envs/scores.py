@@ -1,0 +1,83 @@
+"""D4RL's reference scores, and the normalised score.
+
+Normalised = (return - min) / (max - min). The maxima are the returns of a controller that does not re-plan after its
+first episode and fails about half of the time, so 1.0 does not mean solved: the same controller, re-planned, scores
+1.46 / 1.56 / 2.03 on umaze / medium / large.
+
+Source: D4RL `infos.py`; the eval mazes' and the v0 scores stand in its environment registration only.
+"""
+
+from __future__ import annotations
+
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dfplan_envs.registry import resolve
+
+# Returns of the random policy and of the reference controller, by id.
+REFERENCE_SCORES: dict[str, tuple[float, float]] = {
+    "maze2d-open-v0": (0.01, 20.66),
+    "maze2d-open-dense-v0": (11.17817, 27.166538620695782),
+    "maze2d-umaze-v0": (0.94, 62.6),
+    "maze2d-medium-v0": (5.77, 85.14),
+    "maze2d-large-v0": (4.83, 191.99),
+    "maze2d-umaze-v1": (23.85, 161.86),
+    "maze2d-medium-v1": (13.13, 277.39),
+    "maze2d-large-v1": (6.7, 273.99),
+    "maze2d-umaze-dense-v1": (68.537689, 193.66285642381482),
+    "maze2d-medium-dense-v1": (44.264742, 297.4552547777125),
+    "maze2d-large-dense-v1": (30.569041, 303.4857382709002),
+    "maze2d-eval-umaze-v1": (36.63, 141.4),
+    "maze2d-eval-medium-v1": (13.07, 204.93),
+    "maze2d-eval-large-v1": (16.4, 302.22),
+    "maze2d-eval-umaze-dense-v1": (56.95455, 178.21373133248397),
+    "maze2d-eval-medium-dense-v1": (42.28578, 235.5658957482388),
+    "maze2d-eval-large-dense-v1": (56.95455, 326.09647655082637),
+    # Multi2D is scored with the single-goal constants (arXiv 2205.09991).
+    "maze2d-multi-umaze-v1": (23.85, 161.86),
+    "maze2d-multi-medium-v1": (13.13, 277.39),
+    "maze2d-multi-large-v1": (6.7, 273.99),
+}
+
+
+def reference_scores(env_id: str) -> tuple[float, float]:
+    """Return the returns that count as 0 and as 1.
+
+    Args:
+        env_id: an id, or a name without its version.
+
+    Returns:
+        (min, max) returns of one episode.
+
+    Raises:
+        ValueError: unknown id, or an id without reference scores (custom mazes).
+    """
+    full = resolve(env_id)
+    if full not in REFERENCE_SCORES:
+        raise ValueError(f"{full} has no reference scores (custom mazes have none); report the plain return instead")
+    return REFERENCE_SCORES[full]
+
+
+@overload
+def get_normalized_score(env_id: str, episode_return: float) -> float: ...
+@overload
+def get_normalized_score(env_id: str, episode_return: NDArray[np.floating]) -> NDArray[np.float64]: ...
+def get_normalized_score(env_id: str, episode_return: float | NDArray[np.floating]) -> float | NDArray[np.float64]:
+    """Put an episode's return on D4RL's scale: (return - min) / (max - min).
+
+    Args:
+        env_id: an id, or a name without its version.
+        episode_return: sum of rewards over one episode, or an array of them.
+
+    Returns:
+        A fraction (tables show it times 100); an array for an array.
+
+    Raises:
+        ValueError: unknown id, or an id without reference scores.
+    """
+    low, high = reference_scores(env_id)
+    if np.ndim(episode_return) == 0:
+        return (float(episode_return) - low) / (high - low)
+    return (np.asarray(episode_return, dtype=np.float64) - low) / (high - low)
