@@ -1,0 +1,75 @@
+"""Policies with stable-baselines3's ``predict``: the Diffusion Forcing policy, its executors, and references.
+
+Heavy modules are imported on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dfplan_policies.baselines.random import RandomPolicy
+    from dfplan_policies.baselines.replay import ReplayPolicy
+    from dfplan_policies.baselines.sb3 import SB3Policy
+    from dfplan_policies.baselines.waypoint import WaypointPolicy
+    from dfplan_policies.df import DFPolicy
+    from dfplan_policies.executors import EXECUTORS, make_executor
+    from dfplan_policies.per_environment import PerEnvironmentPolicy, PolicyState
+    from dfplan_policies.plans import PlanView, Telemetry
+    from dfplan_policies.protocol import NumberedPolicy, Policy, TelemetryPolicy
+    from dfplan_policies.registry import PolicyEntry, PolicyRequest, find_policy, load_policy, policies
+
+_LAZY = {
+    "DFPolicy": "df",
+    "EXECUTORS": "executors",
+    "NumberedPolicy": "protocol",
+    "PerEnvironmentPolicy": "per_environment",
+    "PlanView": "plans",
+    "Policy": "protocol",
+    "PolicyEntry": "registry",
+    "PolicyRequest": "registry",
+    "PolicyState": "per_environment",
+    "RandomPolicy": "baselines.random",
+    "ReplayPolicy": "baselines.replay",
+    "SB3Policy": "baselines.sb3",
+    "Telemetry": "plans",
+    "TelemetryPolicy": "protocol",
+    "WaypointPolicy": "baselines.waypoint",
+    "find_policy": "registry",
+    "load_policy": "registry",
+    "make_executor": "executors",
+    "policies": "registry",
+}
+
+__all__ = [
+    "EXECUTORS",
+    "DFPolicy",
+    "NumberedPolicy",
+    "PerEnvironmentPolicy",
+    "PlanView",
+    "Policy",
+    "PolicyEntry",
+    "PolicyRequest",
+    "PolicyState",
+    "RandomPolicy",
+    "ReplayPolicy",
+    "SB3Policy",
+    "Telemetry",
+    "TelemetryPolicy",
+    "WaypointPolicy",
+    "find_policy",
+    "load_policy",
+    "make_executor",
+    "policies",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"dfplan_policies.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'dfplan_policies' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

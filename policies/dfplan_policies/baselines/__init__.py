@@ -1,0 +1,1 @@
+"""Reference policies: the dataset's controller, random actions, recorded actions, stable-baselines3 algorithms."""

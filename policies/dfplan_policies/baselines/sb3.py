@@ -1,0 +1,88 @@
+"""The ``sb3`` policy: any algorithm that stable-baselines3 has saved."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dfplan.errors import missing_extra
+from dfplan_policies.protocol import FloatArray, Observation, split_observation
+
+# The archive names its policy class, not its algorithm; each algorithm is recognised by what only it saves.
+_ALGORITHMS = ("PPO", "SAC", "TD3", "DDPG", "A2C", "DQN")
+
+
+class SB3Policy:
+    """Let a saved stable-baselines3 algorithm act; observations are cut down to what it was trained on.
+
+    Args:
+        path: The ``.zip`` file.
+        algorithm: ``"PPO"``, ``"SAC"``, ``"TD3"``, ``"DDPG"``, ``"A2C"`` or ``"DQN"``; None recognises it from the
+            file.
+        device: Where its network runs.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If stable-baselines3 is not installed.
+        ValueError: If the file is not an algorithm's.
+    """
+
+    def __init__(self, path: str | Path, *, algorithm: str | None = None, device: str = "cpu") -> None:
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no stable-baselines3 file at {path}; pass the .zip that model.save() wrote")
+        try:
+            sb3: Any = importlib.import_module("stable_baselines3")
+        except ImportError as error:
+            raise missing_extra("stable_baselines3", "sb3", "the policy 'sb3:FILE'") from error
+        name = algorithm or _recognise(path)
+        self.model: Any = getattr(sb3, name).load(path, device=device)
+
+    def predict(
+        self,
+        observation: Observation,
+        state: Any | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[FloatArray, Any]:
+        """Choose actions; see `Policy.predict`."""
+        spaces = getattr(self.model.observation_space, "spaces", None)
+        seen: Any = observation
+        if spaces is None:
+            seen = split_observation(observation, None)[0]
+        elif isinstance(observation, dict):
+            missing = [key for key in spaces if key not in observation]
+            if missing:
+                raise ValueError(f"the model was trained on {sorted(spaces)}, {missing} missing from the observation")
+            seen = {key: observation[key] for key in spaces}
+        action, state = self.model.predict(seen, state=state, episode_start=episode_start, deterministic=deterministic)
+        return np.asarray(action), state
+
+
+def _recognise(path: Path) -> str:
+    """Find out which algorithm saved the file from the settings in it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            data = json.loads(archive.read("data"))
+    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a file of stable-baselines3; pass the .zip that model.save() wrote") from error
+    if "clip_range" in data:
+        return "PPO"
+    if "target_entropy" in data:
+        return "SAC"
+    if "exploration_fraction" in data:
+        return "DQN"
+    if "policy_delay" in data:
+        return "TD3"
+    if "rms_prop_eps" in data or "gae_lambda" in data:
+        return "A2C"
+    raise ValueError(
+        f"cannot tell which algorithm saved {path}; build SB3Policy(path, "
+        f"algorithm=...) with one of {', '.join(_ALGORITHMS)}"
+    )

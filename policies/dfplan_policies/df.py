@@ -1,0 +1,224 @@
+"""`DFPolicy`: plan with a diffusion planner every now and then, execute the plan in between."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from dfplan_policies.executors import Executor, make_executor
+from dfplan_policies.per_environment import PerEnvironmentPolicy, PolicyState
+from dfplan_policies.plans import PlanView, Telemetry
+from dfplan_policies.protocol import FloatArray
+
+MOST_SAMPLES = 4  # how many times the usual number of samples is drawn after repeated sticking
+
+
+class Planner(Protocol):
+    """What the policy needs of a planner; `dfplan.DFPlanner` has it."""
+
+    @property
+    def plan(self) -> Callable[..., Any]:
+        """Plan: (obs (B, O), goal (B, G) or None, ..., generator=) -> `dfplan.Plan`."""
+        ...
+
+    @property
+    def first_actions(self) -> Callable[..., Any]:
+        """Act: (obs (B, O), plan_states (B, n, O), *, steps, generator) -> actions (B, stride, A)."""
+        ...
+
+
+@dataclass(frozen=True)
+class DFMemory:
+    """Remember one environment's episode.
+
+    Attributes:
+        episode: Its number.
+        step: Steps taken.
+        draws: Random streams used so far; stream ``n`` is seeded by (policy's seed, episode, n).
+        plans: All plans of the episode, the last one in use.
+        raw: The plan in use as the planner returned it and the step it was made at; kept only for warm starts.
+        planned_at: Step from which the next routine re-plan is counted.
+        track: The executor's memory.
+        settled: Whether the goal is reached and held.
+        sticks: Plans in a row that could not be followed.
+        action_evaluations: Network calls for actions.
+    """
+
+    episode: int
+    step: int = 0
+    draws: int = 0
+    plans: tuple[PlanView, ...] = ()
+    raw: tuple[Any, int] | None = None
+    planned_at: int = 0
+    track: Any = None
+    settled: bool = False
+    sticks: int = 0
+    action_evaluations: int = 0
+
+
+class DFPolicy(PerEnvironmentPolicy[DFMemory]):
+    """Plan, follow the plan with an executor, re-plan.
+
+    Args:
+        planner: A `dfplan.DFPlanner`, or anything with its ``plan`` and ``first_actions``.
+        executor: Name of an executor (`dfplan_policies.EXECUTORS`).
+        replan_every: Environment steps between routine plans; no plan is made while the goal is held.
+        goal: (G,), for observations that bring no ``desired_goal``.
+        seed: With the episode's number and a count, seeds every random draw.
+        executor_options: Fields of the executor, for example ``{"lookahead": 0.6}``.
+        warm_start: Whether a routine re-plan starts from the shifted previous plan.
+        keep_shorter: Whether a routine re-plan is dropped if the plan in use is nearer to the goal.
+        action_steps: Denoising steps for the actions of ``diffused_actions``.
+        **plan_options: Passed to ``planner.plan``: ``samples``, ``schedule``, ``slope``, ``steps``, ``attention``,
+            ``eta``, ``hold``, ``guidance``.
+
+    Raises:
+        ValueError: If a number is out of range or a name unknown.
+    """
+
+    def __init__(
+        self,
+        planner: Planner,
+        executor: str = "path",
+        replan_every: int = 50,
+        goal: FloatArray | None = None,
+        *,
+        seed: int = 0,
+        executor_options: Mapping[str, Any] | None = None,
+        warm_start: bool = False,
+        keep_shorter: bool = False,
+        action_steps: int = 1,
+        **plan_options: Any,
+    ) -> None:
+        for name, value in (("replan_every", replan_every), ("action_steps", action_steps)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {seed}")
+        self.planner = planner
+        self.executor_name = executor
+        self.executor: Executor[Any] = make_executor(executor, executor_options)
+        self.replan_every = replan_every
+        self.goal = goal
+        self.seed = seed
+        self.warm_start = warm_start
+        self.keep_shorter = keep_shorter
+        self.action_steps = action_steps
+        self.plan_options = {"samples": 16, **plan_options}
+
+    def begin(self, episode: int) -> DFMemory:
+        """Return an empty memory."""
+        return DFMemory(episode)
+
+    def telemetry(self, state: PolicyState[DFMemory]) -> list[Telemetry]:
+        """Return what planning and acting have cost so far in each environment's current episode."""
+        return [Telemetry() if m is None else Telemetry(m.plans, m.action_evaluations) for m in state.memories]
+
+    def act(self, memory: DFMemory, observation: FloatArray, goal: FloatArray | None) -> tuple[FloatArray, DFMemory]:
+        """Act in one environment."""
+        if self._is_due(memory, goal):
+            memory = self._replan(memory, observation, goal, stuck=False)
+        memory, outcome = self._execute(memory, observation)
+        if outcome.stuck:
+            memory = self._replan(memory, observation, goal, stuck=True)
+            memory, outcome = self._execute(memory, observation)
+        memory = replace(memory, step=memory.step + 1, track=outcome.track, settled=outcome.settled)
+        return outcome.action, memory
+
+    def _is_due(self, memory: DFMemory, goal: FloatArray | None) -> bool:
+        """Tell whether a routine plan is due: at the start, when the goal has moved, every ``replan_every`` steps."""
+        if not memory.plans or _goal_moved(memory, goal):
+            return True
+        return not memory.settled and memory.step - memory.planned_at >= self.replan_every
+
+    def _execute(self, memory: DFMemory, observation: FloatArray) -> tuple[DFMemory, Any]:
+        """Let the executor take a step; its questions to the model draw from the memory's next random stream."""
+        generator = self._generator(memory)
+        outcome = self.executor.step(
+            memory.track, observation, lambda state, upcoming: self._query(state, upcoming, generator)
+        )
+        used = outcome.evaluations * self.action_steps
+        draws = memory.draws + min(outcome.evaluations, 1)
+        return replace(memory, draws=draws, action_evaluations=memory.action_evaluations + used), outcome
+
+    def _query(self, state: FloatArray, upcoming: FloatArray, generator: Callable[[], torch.Generator]) -> FloatArray:
+        """Ask the model for the actions (stride, A) from a measured state (O,) to upcoming planned states (n, O)."""
+        actions = self.planner.first_actions(
+            _row(state), _row(upcoming), steps=self.action_steps, generator=generator()
+        )
+        clipped: FloatArray = np.clip(_numpy(actions)[0], -1.0, 1.0)
+        return clipped
+
+    def _replan(self, memory: DFMemory, observation: FloatArray, goal: FloatArray | None, *, stuck: bool) -> DFMemory:
+        """Make a plan and start to follow it, unless the one in use is nearer to the goal and that is wanted."""
+        sticks = memory.sticks + 1 if stuck else 0
+        options = dict(self.plan_options)
+        options["samples"] *= min(MOST_SAMPLES, 2 ** max(0, sticks - 1))
+        usable = bool(memory.plans) and not stuck and not _goal_moved(memory, goal)
+        if self.warm_start and memory.raw is not None and usable:
+            options |= {"warm_start": memory.raw[0], "elapsed": torch.tensor([memory.step - memory.raw[1]])}
+        row_goal = None if goal is None else _row(goal)
+        plan = self.planner.plan(_row(observation), row_goal, generator=self._generator(memory)(), **options)
+        view = _view(plan, goal, memory.step, stuck)
+        track, raw = self.executor.start(view), (plan, memory.step) if self.warm_start else None
+        if self.keep_shorter and usable and self._is_nearer(memory.track, track):
+            track, raw = memory.track, memory.raw
+        return replace(
+            memory,
+            draws=memory.draws + 1,
+            plans=(*memory.plans, view),
+            raw=raw,
+            planned_at=memory.step,
+            track=track,
+            sticks=sticks,
+        )
+
+    def _is_nearer(self, old: Any, new: Any) -> bool:
+        """Tell whether the old track arrives, and no later than the new one."""
+        left = self.executor.remaining(old)
+        return left < math.inf and left <= self.executor.remaining(new)
+
+    def _generator(self, memory: DFMemory) -> Callable[[], torch.Generator]:
+        """Return a maker of the memory's next random stream; it depends on nothing but (seed, episode, count)."""
+
+        def make() -> torch.Generator:
+            seed = np.random.SeedSequence([self.seed, memory.episode, memory.draws]).generate_state(1, np.uint64)[0]
+            return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
+
+        return make
+
+
+def _goal_moved(memory: DFMemory, goal: FloatArray | None) -> bool:
+    """Tell whether the goal is another one than that of the last plan."""
+    last = memory.plans[-1].goal
+    if last is None or goal is None:
+        return last is not goal
+    return not np.array_equal(last, goal)
+
+
+def _row(values: FloatArray) -> torch.Tensor:
+    return torch.as_tensor(np.asarray(values, dtype=np.float32)[None])
+
+
+def _numpy(values: Any) -> FloatArray:
+    return np.asarray(values.detach().cpu().numpy(), dtype=np.float64)
+
+
+def _view(plan: Any, goal: FloatArray | None, step: int, stuck: bool) -> PlanView:
+    """Copy the selected plan of a batch of one into numpy."""
+    return PlanView(
+        states=_numpy(plan.observations)[0],
+        stride=int(plan.stride),
+        dt_s=float(plan.dt_s),
+        arrival_steps=float(plan.arrival_steps[0, int(plan.selected[0])]),
+        goal=None if goal is None else np.array(goal, dtype=np.float64),
+        step=step,
+        seconds=float(plan.seconds),
+        network_evaluations=int(plan.network_evaluations),
+        stuck=stuck,
+    )

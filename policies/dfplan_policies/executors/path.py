@@ -1,0 +1,149 @@
+"""The ``path`` executor: a plan is a path; chase a point ahead of the ball at full speed, and hold at the goal.
+
+The plan's timing is ignored on purpose: the data are slower than the ball can be.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dfplan_policies.executors.base import Outcome, Query
+from dfplan_policies.plans import PlanView
+from dfplan_policies.protocol import FloatArray
+
+SPACING = 0.02  # distance between two points of the resampled path, in cells
+
+
+@dataclass(frozen=True)
+class PathTrack:
+    """Remember where on the path the ball is.
+
+    Attributes:
+        points: (n, 2), the path resampled at equal distances.
+        arrives: Whether its last point is the goal.
+        goal: (2,) or None.
+        index: Point nearest to the ball so far; never falls.
+        age: Steps since the plan was made.
+        mark: (age, index, x, y) at the last check of progress.
+        advanced: (age, index) when the index last rose noticeably.
+        reached: Whether the ball has been in the goal disc and stayed near.
+    """
+
+    points: FloatArray
+    arrives: bool
+    goal: FloatArray | None = None
+    index: int = 0
+    age: int = 0
+    mark: tuple[int, int, float, float] | None = None
+    advanced: tuple[int, int] = (0, 0)
+    reached: bool = False
+
+
+@dataclass(frozen=True)
+class PathExecutor:
+    """Chase a point ``lookahead`` further along the path with a PD law.
+
+    Attributes:
+        lookahead: Distance of the chased point along the path, in cells.
+        gain_p: Action per cell of position error.
+        gain_d: Action per cell/s of velocity.
+        goal_radius: Distance from the goal that counts as reached.
+        leave_radius: Distance at which a reached goal counts as lost again.
+        stuck_steps: Steps without motion or progress after which the ball is stuck.
+        stuck_progress: Progress along the path, in cells, that counts.
+        max_distance: Distance from the path beyond which the plan is given up.
+    """
+
+    lookahead: float = 0.8
+    gain_p: float = 10.0
+    gain_d: float = 1.0
+    goal_radius: float = 0.5
+    leave_radius: float = 1.0
+    stuck_steps: int = 25
+    stuck_progress: float = 0.2
+    max_distance: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in (
+            "lookahead",
+            "gain_p",
+            "goal_radius",
+            "leave_radius",
+            "stuck_progress",
+            "max_distance",
+            "stuck_steps",
+        ):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be positive, got {value}")
+
+    def start(self, plan: PlanView) -> PathTrack:
+        """Lay the path through the plan's states, cut at its arrival."""
+        if plan.states.shape[1] < 4:
+            raise ValueError(
+                f"the path executor needs states (x, y, vx, vy, ...), got width {plan.states.shape[1]}; "
+                "use diffused_actions"
+            )
+        return PathTrack(resample(plan.curve(), SPACING), plan.arrives, plan.goal)
+
+    def remaining(self, track: PathTrack) -> float:
+        """Return the length of path ahead, in cells."""
+        return (len(track.points) - 1 - track.index) * SPACING if track.arrives else math.inf
+
+    def step(self, track: PathTrack, state: FloatArray, query: Query) -> Outcome[PathTrack]:
+        """Steer towards the chased point; inside the goal disc that point is the goal."""
+        track, distance = self._advance(track, state)
+        ahead = track.index + round(self.lookahead / SPACING)
+        chased = track.points[min(ahead, len(track.points) - 1)]
+        if track.reached and track.goal is not None:
+            chased = track.goal[:2]
+        action = np.clip(self.gain_p * (chased - state[:2]) - self.gain_d * state[2:4], -1.0, 1.0)
+        track, stuck = self._check(track, state, distance)
+        return Outcome(action, track, settled=track.reached, stuck=stuck)
+
+    def _advance(self, track: PathTrack, state: FloatArray) -> tuple[PathTrack, float]:
+        """Move the index to the nearest point, looking forward only and not past twice the lookahead."""
+        window = max(2, round(2 * self.lookahead / SPACING))
+        offsets = track.points[track.index : track.index + window] - state[:2]
+        squared = np.einsum("ij,ij->i", offsets, offsets)
+        nearest = int(squared.argmin())
+        to_goal = math.inf if track.goal is None else math.dist(track.goal[:2], state[:2])
+        reached = to_goal <= (self.leave_radius if track.reached else self.goal_radius)
+        return replace(track, index=track.index + nearest, age=track.age + 1, reached=reached), math.sqrt(
+            float(squared[nearest])
+        )
+
+    def _check(self, track: PathTrack, state: FloatArray, distance: float) -> tuple[PathTrack, bool]:
+        """Find out whether the plan can still be followed.
+
+        It cannot if the ball is far from the path, has neither moved nor progressed for ``stuck_steps``, has moved
+        without progress for three times as long (it may have to turn round first), or is at the end of a path that
+        does not arrive.
+        """
+        if track.reached:
+            return replace(track, mark=None, advanced=(track.age, track.index)), False
+        x, y = float(state[0]), float(state[1])
+        mark = track.mark or (track.age, track.index, x, y)
+        enough = self.stuck_progress / SPACING
+        if track.index - track.advanced[1] >= enough:
+            track = replace(track, advanced=(track.age, track.index))
+        at_rest = False
+        if track.age - mark[0] >= self.stuck_steps:
+            at_rest = track.index - mark[1] < enough and math.dist((x, y), mark[2:]) < self.stuck_progress
+            mark = (track.age, track.index, x, y)
+        settling = track.age < self.stuck_steps // 2  # a new plan is given some steps before it is judged
+        astray = distance > self.max_distance and not settling
+        aimless = track.age - track.advanced[0] >= 3 * self.stuck_steps
+        ended = not track.arrives and (len(track.points) - 1 - track.index) * SPACING < self.lookahead and not settling
+        return replace(track, mark=mark), at_rest or astray or aimless or ended
+
+
+def resample(points: FloatArray, spacing: float) -> FloatArray:
+    """Resample a polyline (n, 2) at equal distances along it; its first and last point are kept."""
+    length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+    count = max(1, round(float(length[-1]) / spacing))
+    at = np.linspace(0.0, float(length[-1]), count + 1)
+    return np.stack([np.interp(at, length, points[:, c]) for c in range(2)], axis=1)

@@ -1,0 +1,177 @@
+"""Policies by name: ``load_policy("df")``, ``load_policy("replay:runs/x")`` ..."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dfplan.errors import unknown_name
+from dfplan_policies.protocol import FloatArray, Policy
+
+if TYPE_CHECKING:
+    from dfplan_policies.baselines.waypoint import ControllerFactory
+
+GROUP = "dfplan.policies"
+
+
+@dataclass(frozen=True)
+class PolicyRequest:
+    """Say what a policy is to be built from; each policy takes what it needs.
+
+    Attributes:
+        argument: What stands behind the colon of the name, or "".
+        checkpoint: Name, folder or Hub id of a planner's checkpoint.
+        planner: A planner, in place of ``checkpoint``.
+        controller: Makes the dataset's controller (``waypoint``).
+        act_dim: A, width of an action (``random``).
+        goal: (G,), for observations that bring no ``desired_goal``.
+        seed: Seed of the policy's draws.
+        device: Where networks run.
+        options: Arguments of `DFPolicy`: ``executor``, ``replan_every``, ``samples``, ``schedule`` ...
+    """
+
+    argument: str = ""
+    checkpoint: str | Path | None = None
+    planner: Any = None
+    controller: ControllerFactory | None = None
+    act_dim: int | None = None
+    goal: FloatArray | None = None
+    seed: int = 0
+    device: str = "cpu"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PolicyEntry:
+    """Describe one policy.
+
+    Attributes:
+        name: How it is asked for.
+        description: One line.
+        build: Makes it.
+        argument: What must stand behind ``name:``, or "" if nothing may.
+        plans: Whether it takes a checkpoint and the planner's options.
+    """
+
+    name: str
+    description: str
+    build: Callable[[PolicyRequest], Policy]
+    argument: str = ""
+    plans: bool = False
+
+    @property
+    def usage(self) -> str:
+        """How it is written on the command line."""
+        return f"{self.name}:{self.argument}" if self.argument else self.name
+
+
+def _df(request: PolicyRequest) -> Policy:
+    from dfplan_policies.df import DFPolicy
+
+    planner = request.planner
+    if planner is None:
+        if request.checkpoint is None:
+            raise ValueError("the policy 'df' needs a checkpoint, got none; pass a bundled name, a folder or a Hub id")
+        from dfplan import DFPlanner
+
+        planner = DFPlanner.from_pretrained(request.checkpoint, device=request.device)
+    return DFPolicy(planner, goal=request.goal, seed=request.seed, **request.options)
+
+
+def _waypoint(request: PolicyRequest) -> Policy:
+    from dfplan_policies.baselines.waypoint import WaypointPolicy
+
+    if request.controller is None:
+        raise ValueError(
+            "the policy 'waypoint' needs a controller, got none; pass controller=partial(WaypointController, 'large')"
+        )
+    return WaypointPolicy(request.controller, seed=request.seed, goal=request.goal)
+
+
+def _random(request: PolicyRequest) -> Policy:
+    from dfplan_policies.baselines.random import RandomPolicy
+
+    if request.act_dim is None:
+        raise ValueError("the policy 'random' needs the width of an action, got none; pass act_dim=2 for a maze")
+    return RandomPolicy(request.act_dim, seed=request.seed)
+
+
+def _replay(request: PolicyRequest) -> Policy:
+    from dfplan_policies.baselines.replay import ReplayPolicy
+
+    return ReplayPolicy(request.argument)
+
+
+def _sb3(request: PolicyRequest) -> Policy:
+    from dfplan_policies.baselines.sb3 import SB3Policy
+
+    return SB3Policy(request.argument, device=request.device)
+
+
+_BUILT_IN = (
+    PolicyEntry("df", "Diffusion Forcing planner; an executor follows its plans", _df, plans=True),
+    PolicyEntry("waypoint", "the controller that made the data: shortest cell path, waypoint by waypoint", _waypoint),
+    PolicyEntry("random", "uniform random actions", _random),
+    PolicyEntry("replay", "the recorded actions of an evaluation's run folder", _replay, argument="FILE"),
+    PolicyEntry("sb3", "an algorithm saved by stable-baselines3 (extra: sb3)", _sb3, argument="FILE"),
+)
+
+
+def policies() -> dict[str, PolicyEntry]:
+    """Return all policies by name: the built-in ones and those that installed packages offer.
+
+    A package offers one by an entry point in the group ``dfplan.policies`` that points at a `PolicyEntry`.
+    """
+    found = {entry.name: entry for entry in _BUILT_IN}
+    for point in entry_points(group=GROUP):
+        entry = point.load()
+        if not isinstance(entry, PolicyEntry):
+            raise TypeError(f"entry point {point.name!r} of {GROUP} must be a PolicyEntry, got {type(entry).__name__}")
+        found[entry.name] = entry
+    return found
+
+
+def find_policy(spec: str) -> tuple[PolicyEntry, str]:
+    """Look a policy up.
+
+    Args:
+        spec: ``"name"`` or ``"name:argument"``.
+
+    Returns:
+        The entry and the argument ("" if none).
+
+    Raises:
+        ValueError: If the name is unknown, or an argument is missing or too many.
+    """
+    name, colon, argument = spec.partition(":")
+    known = policies()
+    if name not in known:
+        raise unknown_name("policy", name, known)
+    entry = known[name]
+    if bool(entry.argument) != bool(argument) or (colon and not argument):
+        raise ValueError(f"the policy {name!r} is written {entry.usage!r}, got {spec!r}")
+    return entry, argument
+
+
+def load_policy(spec: str, **request: Any) -> Policy:
+    """Build a policy by name.
+
+    Args:
+        spec: ``"df"``, ``"waypoint"``, ``"random"``, ``"replay:FILE"``, ``"sb3:FILE"`` or one that another package
+            offers.
+        **request: Fields of `PolicyRequest`; what is not one of them goes to ``options``, for example
+            ``executor="path"``.
+
+    Returns:
+        A policy with stable-baselines3's ``predict``.
+
+    Raises:
+        ValueError: If the name is unknown or something it needs is missing.
+    """
+    entry, argument = find_policy(spec)
+    direct = {k: request.pop(k) for k in tuple(request) if k in PolicyRequest.__dataclass_fields__ and k != "argument"}
+    direct["options"] = {**direct.get("options", {}), **request}
+    return entry.build(PolicyRequest(argument=argument, **direct))
