@@ -51,7 +51,9 @@ class Checkpoint:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
-def save_checkpoint(checkpoint: Checkpoint, folder: str | Path, *, weights: dict[str, Tensor] | None = None, half: bool = True) -> Path:
+def save_checkpoint(
+    checkpoint: Checkpoint, folder: str | Path, *, weights: dict[str, Tensor] | None = None, half: bool = True
+) -> Path:
     """Write a checkpoint folder; the two files take their places atomically, the JSON last.
 
     Args:
@@ -102,10 +104,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); the checkpoint is damaged, fetch or train it again") from error
+        raise ValueError(
+            f"{path} is not valid JSON ({error}); the checkpoint is damaged, fetch or train it again"
+        ) from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise ValueError(f"{path} has format {found!r}, needed is {FORMAT!r}; it was written by another version or program")
+        raise ValueError(
+            f"{path} has format {found!r}, needed is {FORMAT!r}; it was written by another version or program"
+        )
     missing = [key for key in ("model", "tokens", "normalizer", "weights_sha256") if key not in config]
     if missing:
         raise ValueError(f"{path} lacks {missing}; the checkpoint is damaged, fetch or train it again")

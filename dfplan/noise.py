@@ -76,7 +76,9 @@ def check_levels(k: Tensor, shape: Sequence[int], levels: int) -> None:
     if tuple(k.shape) != tuple(shape):
         raise ValueError(f"k must have shape {tuple(shape)} (B, T), got {tuple(k.shape)}; pass one level per token")
     if k.numel() and (int(k.min()) < 0 or int(k.max()) > levels):
-        raise ValueError(f"k must lie in 0..{levels}, got {int(k.min())}..{int(k.max())}; 0 is clean, {levels} pure noise")
+        raise ValueError(
+            f"k must lie in 0..{levels}, got {int(k.min())}..{int(k.max())}; 0 is clean, {levels} pure noise"
+        )
 
 
 def _signal_noise(alpha_bar: Tensor, k: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -211,8 +213,7 @@ def reverse_step(
     table = alpha_bar.to(x.device)
     a, a_next = table[k_from.to(x.device)].unsqueeze(-1), table[k_to.to(x.device)].unsqueeze(-1)
     eps_hat = to_eps(x0_hat, x, k_from, alpha_bar)
-    ratio = torch.where(a_next > 0, a / a_next.clamp_min(1e-30), torch.ones_like(a))
-    var = eta**2 * (1 - a_next) / (1 - a).clamp_min(1e-30) * (1 - ratio)
+    var = _variance(a, a_next, eta)
     drift = (1 - a_next - var).clamp_min(0).sqrt().to(x.dtype)
     out = a_next.sqrt().to(x.dtype) * x0_hat + drift * eps_hat
     if eps is not None and eta > 0:
@@ -220,16 +221,17 @@ def reverse_step(
     return torch.where((k_to == k_from).to(x.device).unsqueeze(-1), x, out)
 
 
-def guidance_coefficient(k_from: Tensor, k_to: Tensor, alpha_bar: Tensor) -> Tensor:
+def guidance_coefficient(k_from: Tensor, k_to: Tensor, alpha_bar: Tensor, *, eta: float = 0.0) -> Tensor:
     """Compute what multiplies ``grad_x log c`` in ``x'`` when eps is replaced by ``eps - sqrt(1-abar) grad_x log c``.
 
-    ``sqrt(abar'/abar) (1-abar) - sqrt(1-abar') sqrt(1-abar)``, for a deterministic step. At level K, where abar is 0, x carries
-    no information and its gradient is 0, so the coefficient is 0 too.
+    ``sqrt(abar'/abar) (1-abar) - sqrt(1-abar'-sigma^2) sqrt(1-abar)``. At level K, where abar is 0, x carries no information and its
+    gradient is 0, so the coefficient is 0 too; it is also 0 for a token that keeps its level.
 
     Args:
         k_from: Levels int64 (..., T).
         k_to: Levels int64 (..., T).
         alpha_bar: Table (K+1,).
+        eta: That of the step.
 
     Returns:
         float64 (..., T).
@@ -238,8 +240,16 @@ def guidance_coefficient(k_from: Tensor, k_to: Tensor, alpha_bar: Tensor) -> Ten
         arXiv 2105.05233, Algorithm 2.
     """
     a, a_next = alpha_bar[k_from], alpha_bar[k_to]
-    full = (a_next / a.clamp_min(1e-30)).sqrt() * (1 - a) - (1 - a_next).sqrt() * (1 - a).sqrt()
+    full = (a_next / a.clamp_min(1e-30)).sqrt() * (1 - a) - (1 - a_next - _variance(a, a_next, eta)).clamp_min(
+        0
+    ).sqrt() * (1 - a).sqrt()
     return torch.where((a > 0) & (k_from != k_to), full, torch.zeros_like(full))
+
+
+def _variance(a: Tensor, a_next: Tensor, eta: float) -> Tensor:
+    """Compute sigma^2 of a reverse step from alpha_bar ``a`` to ``a_next``."""
+    ratio = torch.where(a_next > 0, a / a_next.clamp_min(1e-30), torch.ones_like(a))
+    return eta**2 * (1 - a_next) / (1 - a).clamp_min(1e-30) * (1 - ratio)
 
 
 def normal_like(generator: torch.Generator | Sequence[torch.Generator] | None) -> Draw:
@@ -265,7 +275,9 @@ def normal_like(generator: torch.Generator | Sequence[torch.Generator] | None) -
 
     def draw(like: Tensor) -> Tensor:
         if not several or like.shape[0] % len(several):
-            raise ValueError(f"a batch of {like.shape[0]} cannot be shared evenly by {len(several)} generators; pass one each")
+            raise ValueError(
+                f"a batch of {like.shape[0]} cannot be shared evenly by {len(several)} generators; pass one each"
+            )
         rows = like.shape[0] // len(several)
         return torch.cat([one(g, (rows, *like.shape[1:]), like) for g in several])
 

@@ -71,7 +71,9 @@ def draw_tokens(spec: TokenSpec, batch: int, config: ObjectiveConfig, generator:
     first = torch.full((batch, 1), spec.plan_tokens)
     if spec.horizon == 1:
         return torch.cat([plan, first], 1)
-    others = spec.plan_tokens + 1 + torch.rand((batch, spec.horizon - 1), generator=generator).argsort(1)[:, : count - 1]
+    others = (
+        spec.plan_tokens + 1 + torch.rand((batch, spec.horizon - 1), generator=generator).argsort(1)[:, : count - 1]
+    )
     return torch.cat([plan, first, others], 1)
 
 

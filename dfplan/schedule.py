@@ -38,10 +38,14 @@ def check_schedule(S: Tensor, levels: int) -> None:
     rise = (S[1:] > S[:-1]).nonzero()
     if len(rise):
         m, t = (int(v) for v in rise[0])
-        raise ValueError(f"every column of S must be non-increasing, but token {t} rises after row {m}; noise never comes back")
+        raise ValueError(
+            f"every column of S must be non-increasing, but token {t} rises after row {m}; noise never comes back"
+        )
     if int(S[-1].max()) != 0:
         t = int(S[-1].argmax())
-        raise ValueError(f"the last row of S must be 0, but token {t} ends at {int(S[-1, t])}; add rows until all are clean")
+        raise ValueError(
+            f"the last row of S must be 0, but token {t} ends at {int(S[-1, t])}; add rows until all are clean"
+        )
 
 
 def _staircase(delay: Tensor, levels: int, steps: int) -> Tensor:

@@ -152,7 +152,9 @@ class TokenSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TokenSpec:
         """Rebuild from ``to_dict``."""
-        return cls(**{**values, "goal_columns": tuple(values["goal_columns"]), "rest_columns": tuple(values["rest_columns"])})
+        return cls(
+            **{**values, "goal_columns": tuple(values["goal_columns"]), "rest_columns": tuple(values["rest_columns"])}
+        )
 
 
 @dataclass(frozen=True)
@@ -252,7 +254,11 @@ def pack(
         ValueError: If a shape does not fit the layout.
     """
     B, L = len(obs), spec.steps
-    expected = {"obs": (obs, (B, L + 1, spec.obs_dim)), "act": (act, (B, L, spec.act_dim)), "goal": (goal, (B, len(spec.goal_columns)))}
+    expected = {
+        "obs": (obs, (B, L + 1, spec.obs_dim)),
+        "act": (act, (B, L, spec.act_dim)),
+        "goal": (goal, (B, len(spec.goal_columns))),
+    }
     for name, (value, shape) in expected.items():
         if tuple(value.shape) != shape:
             raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")

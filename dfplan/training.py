@@ -197,7 +197,9 @@ def train(
     with processes() as (rank, world):
         if world > 1 and torch.cuda.is_available():
             device = f"cuda:{rank % torch.cuda.device_count()}"
-        return _train(episodes, spec, norm, config, folder, rank, world, torch.device(device), name, env, planner, provenance, log)
+        return _train(
+            episodes, spec, norm, config, folder, rank, world, torch.device(device), name, env, planner, provenance, log
+        )
 
 
 def _train(
@@ -261,7 +263,9 @@ def _step(
         parts = loss_module(batch, bool(causal), generator)
     loss = parts["loss"]
     if not bool(torch.isfinite(loss)):
-        raise ValueError(f"the loss is {float(loss.detach())} at step {step}; lower lr (now {config.lr}) and resume from the last saved state")
+        raise ValueError(
+            f"the loss is {float(loss.detach())} at step {step}; lower lr (now {config.lr}) and resume from the last saved state"
+        )
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
@@ -275,7 +279,13 @@ def _step(
 
 @torch.no_grad()
 def validate(
-    model: TransformerDenoiser, ema: dict[str, Tensor], heldout: EpisodeArrays, spec: TokenSpec, norm: Normalizer, config: TrainConfig, bf16: bool
+    model: TransformerDenoiser,
+    ema: dict[str, Tensor],
+    heldout: EpisodeArrays,
+    spec: TokenSpec,
+    norm: Normalizer,
+    config: TrainConfig,
+    bf16: bool,
 ) -> dict[str, float]:
     """Compute the EMA weights' loss on held-out windows, on the same draws every time, causal and full."""
     windows = WindowSampler(heldout, spec, norm, end_goal=config.end_goal)

@@ -18,7 +18,12 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def save_state(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: dict[str, Tensor], step: int, config: dict[str, Any]
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: dict[str, Tensor],
+    step: int,
+    config: dict[str, Any],
 ) -> None:
     """Write weights, optimiser moments, EMA and step, atomically.
 

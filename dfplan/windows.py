@@ -70,7 +70,9 @@ def fit_normalizer(episodes: EpisodeArrays, stride: int) -> Normalizer:
     episode = np.repeat(np.arange(len(lengths)), lengths + 1)
     same = torch.from_numpy(episode[stride:] == episode[:-stride])
     if not bool(same.any()):
-        raise ValueError(f"no episode is longer than the stride of {stride} steps; the longest has {int(lengths.max(initial=0))}")
+        raise ValueError(
+            f"no episode is longer than the stride of {stride} steps; the longest has {int(lengths.max(initial=0))}"
+        )
     moves = (obs[stride:] - obs[:-stride]).abs()[same]
     return Normalizer.fit(obs, act, moves.max(0).values)
 
@@ -93,9 +95,14 @@ class WindowSampler:
 
     def __init__(self, episodes: EpisodeArrays, spec: TokenSpec, norm: Normalizer, *, end_goal: float = 0.5) -> None:
         self.spec, self.norm, self.end_goal = spec, norm, end_goal
-        for name, array, width in (("observations", episodes.observations, spec.obs_dim), ("actions", episodes.actions, spec.act_dim)):
+        for name, array, width in (
+            ("observations", episodes.observations, spec.obs_dim),
+            ("actions", episodes.actions, spec.act_dim),
+        ):
             if array.ndim != 2 or array.shape[1] != width:
-                raise ValueError(f"{name} must have shape (n, {width}), got {array.shape}; the layout and the data differ")
+                raise ValueError(
+                    f"{name} must have shape (n, {width}), got {array.shape}; the layout and the data differ"
+                )
         lengths = np.asarray(episodes.lengths, dtype=np.int64)
         if lengths.sum() < 1:
             raise ValueError("the data set has no transition; make or import one first")

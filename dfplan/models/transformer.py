@@ -150,7 +150,9 @@ class TransformerDenoiser(nn.Module):
         """Return the raw head output (B, n, D) in the kind ``config.prediction``."""
         positions = cond.tokens if cond.tokens is not None else torch.arange(self.spec.tokens, device=x.device)
         if x.shape[1] != positions.shape[-1]:
-            raise ValueError(f"x holds {x.shape[1]} tokens but cond.tokens names {positions.shape[-1]}; name each token present")
+            raise ValueError(
+                f"x holds {x.shape[1]} tokens but cond.tokens names {positions.shape[-1]}; name each token present"
+            )
         known = (k < self.levels).unsqueeze(-1) & self.column_mask[positions]
         h = self.content(torch.where(known, x, torch.zeros_like(x)))
         h = h + self.position[positions] + self.mode[int(cond.causal)]

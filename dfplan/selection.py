@@ -1,0 +1,73 @@
+"""Judge candidate plans: when they arrive, whether they are possible, which one to take."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def arrival_steps(states: Tensor, goal: Tensor, columns: tuple[int, ...], radius: float, stride: int) -> Tensor:
+    """Compute when each plan first enters the goal disc.
+
+    The entry is interpolated inside the token in which it happens, so that the result is finer than a token.
+
+    Args:
+        states: (..., H+1, O).
+        goal: (..., G), broadcast against the leading axes of ``states``.
+        columns: Observation columns of the goal.
+        radius: Of the goal disc, environment units.
+        stride: Environment steps per token.
+
+    Returns:
+        (...,) environment steps; infinity if the plan never gets there.
+    """
+    distance = (states[..., list(columns)] - goal.unsqueeze(-2)).norm(dim=-1)
+    inside = distance <= radius
+    first = inside.to(torch.int64).argmax(-1, keepdim=True)
+    now = distance.gather(-1, first).squeeze(-1)
+    before = distance.gather(-1, (first - 1).clamp_min(0)).squeeze(-1)
+    share = ((before - radius) / (before - now).clamp_min(1e-9)).clamp(0, 1)
+    index = first.squeeze(-1)
+    steps = torch.where(index > 0, index - 1 + share, torch.zeros_like(share)) * stride
+    return torch.where(inside.any(-1), steps, torch.full_like(steps, float("inf")))
+
+
+def feasible(states: Tensor, max_move: Tensor, until: Tensor, stride: int, *, slack: float = 1.1) -> Tensor:
+    """Check that no column moves further between two tokens than it ever did in the data.
+
+    Args:
+        states: (..., H+1, O).
+        max_move: (O,), largest change over one token in the data; columns with infinity are not checked.
+        until: (...,), arrival in environment steps; later moves do not count.
+        stride: Environment steps per token.
+        slack: Factor on ``max_move``.
+
+    Returns:
+        bool (...,).
+    """
+    moves = states.diff(dim=-2).abs()
+    begins = torch.arange(moves.shape[-2], device=states.device) * stride
+    counts = begins < until.unsqueeze(-1)
+    return ((moves <= slack * max_move.to(states)).all(-1) | ~counts).all(-1)
+
+
+def select(arrival: Tensor, possible: Tensor, states: Tensor, columns: tuple[int, ...], stride: int) -> Tensor:
+    """Choose the candidate that arrives first among the feasible ones.
+
+    Ties (nobody arrives) go to the shortest path among feasible ones; if none is feasible, all compete.
+
+    Args:
+        arrival: (B, N) steps.
+        possible: bool (B, N).
+        states: (B, N, H+1, O).
+        columns: Columns of the position.
+        stride: Environment steps per token.
+
+    Returns:
+        int64 (B,).
+    """
+    length = states[..., list(columns)].diff(dim=-2).norm(dim=-1).sum(-1)
+    horizon = float((states.shape[-2] - 1) * stride)
+    late = torch.where(arrival.isfinite(), arrival, torch.full_like(arrival, 2 * horizon))
+    cost = late + 1e-3 * length + torch.where(possible, 0.0, 4 * horizon)
+    return cost.argmin(-1)
