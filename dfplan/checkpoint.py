@@ -1,7 +1,7 @@
 """Checkpoints: a folder with weights (safetensors) and JSON that holds everything needed to act.
 
-``config.json`` holds the layout, the normaliser, the network's size, the planner's defaults, the SHA-256 of the weights and where it
-all comes from (data, command, seed, versions). Nothing is ever unpickled.
+``config.json`` holds the layout, the normaliser, the network's size, the planner's defaults, the SHA-256 of the
+weights and where it all comes from (data, command, seed, versions). Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -148,7 +148,8 @@ def load_checkpoint(source: str | Path, *, device: str = "cpu") -> Checkpoint:
     digest = hashlib.sha256(blob).hexdigest()
     if digest != config["weights_sha256"]:
         raise ValueError(
-            f"{path} is damaged: its SHA-256 is {digest[:12]}..., {CONFIG} says {config['weights_sha256'][:12]}...; fetch or train it again"
+            f"{path} is damaged: its SHA-256 begins {digest[:12]}, {CONFIG} says {config['weights_sha256'][:12]}; "
+            "fetch or train it again"
         )
     try:
         tensors = load(blob)
@@ -199,7 +200,8 @@ def _download(repo: str) -> Path:
         return Path(snapshot_download(repo, allow_patterns=[WEIGHTS, CONFIG]))
     except Exception as error:  # the library raises many kinds; all of them mean that it could not be fetched
         raise ValueError(
-            f"{repo!r} is no local folder and could not be fetched from the Hugging Face Hub ({type(error).__name__}: {error})"
+            f"{repo!r} is no local folder and could not be fetched from the Hugging Face Hub "
+            f"({type(error).__name__}: {error})"
         ) from error
 
 

@@ -1,8 +1,9 @@
 """Guidance: costs in environment units whose gradient steers every token while it is denoised.
 
-A guidance is a function ``log_c(states, k) -> (B,)`` of the predicted clean states (B, H+1, O) in environment units and the levels of
-those tokens (H+1,); higher is better. It is evaluated per sample: no mean over the batch, so its strength is the same whatever the
-batch size, and the ready-made ones take a mean over tokens, so that it is the same whatever the horizon.
+A guidance is a function ``log_c(states, k) -> (B,)`` of the predicted clean states (B, H+1, O) in environment units
+and the levels of those tokens (H+1,); higher is better. It is evaluated per sample: no mean over the batch, so its
+strength is the same whatever the batch size, and the ready-made ones take a mean over tokens, so that it is the same
+whatever the horizon.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ class GoalGuidance:
         goal: (G,) or (B, G).
         columns: Observation columns of the goal.
         scale: Strength, 1 / (2 variance) of a Gaussian on the goal.
-        when: ``"end"``: the last token; ``"any_time"``: the mean over all future tokens of minus the plain distance (the paper's
-            ``-sum |p_t - g|``), which rewards being there early.
+        when: ``"end"``: the last token; ``"any_time"``: the mean over all future tokens of minus the plain distance
+            (the paper's ``-sum |p_t - g|``), which rewards being there early.
     """
 
     goal: Tensor
@@ -66,6 +67,7 @@ class RewardGuidance:
         value = self.reward(states[:, 1:])
         if value.shape != states[:, 1:, 0].shape:
             raise ValueError(
-                f"reward must return one number per token, shape {tuple(states[:, 1:, 0].shape)}, got {tuple(value.shape)}"
+                "reward must return one number per token, "
+                f"shape {tuple(states[:, 1:, 0].shape)}, got {tuple(value.shape)}"
             )
         return self.scale * value.mean(-1)

@@ -1,7 +1,7 @@
 """Noise as a fractional mask: level tables, forward noising, conversions and one reverse step.
 
-Levels are integers ``k`` from 0 (clean) to ``K`` (pure noise) and every token has its own. All functions are pure and work on
-tensors of shape (..., T, D) with levels of shape (..., T).
+Levels are integers ``k`` from 0 (clean) to ``K`` (pure noise) and every token has its own. All functions are pure and
+work on tensors of shape (..., T, D) with levels of shape (..., T).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def _cosine(levels: int) -> Tensor:
 def _linear(levels: int) -> Tensor:
     """Compute the linear-beta table, rescaled to zero terminal signal-to-noise ratio.
 
-    Betas rise linearly from ``0.1 / K`` to ``20 / K`` (arXiv 2006.11239 in its continuous form), then the square root of
-    alpha_bar is shifted and scaled so that its last entry is 0 (arXiv 2305.08891, Algorithm 1).
+    Betas rise linearly from ``0.1 / K`` to ``20 / K`` (arXiv 2006.11239 in its continuous form), then the square root
+    of alpha_bar is shifted and scaled so that its last entry is 0 (arXiv 2305.08891, Algorithm 1).
     """
     beta = torch.linspace(0.1, 20.0, levels, dtype=torch.float64) / levels
     root = torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta.clamp(max=0.999), 0).sqrt()])
@@ -146,7 +146,8 @@ def target_from(kind: str, x0: Tensor, eps: Tensor, k: Tensor, alpha_bar: Tensor
 def to_x0(kind: str, output: Tensor, x: Tensor, k: Tensor, alpha_bar: Tensor) -> Tensor:
     """Convert a network output of a given kind to x0_hat.
 
-    An eps output says nothing about x0 at level K, where alpha_bar is 0: there x0_hat is 0, the mean of normalised data.
+    An eps output says nothing about x0 at level K, where alpha_bar is 0: there x0_hat is 0, the mean of normalised
+    data.
 
     Args:
         kind: ``"x0"``, ``"eps"`` or ``"v"``.
@@ -184,7 +185,8 @@ def reverse_step(
     """Take one reverse step with a pair of levels per token (DDIM; ``eta=1`` is DDPM's ancestral step).
 
     ``x' = sqrt(abar') x0_hat + sqrt(1 - abar' - sigma^2) eps_hat + sigma eps`` with
-    ``sigma = eta sqrt((1-abar')/(1-abar)) sqrt(1 - abar/abar')``. Tokens with ``k_to == k_from`` are copied bit for bit.
+    ``sigma = eta sqrt((1-abar')/(1-abar)) sqrt(1 - abar/abar')``. Tokens with ``k_to == k_from`` are copied bit for
+    bit.
 
     Args:
         x: Tokens at level ``k_from`` (..., T, D).
@@ -224,8 +226,8 @@ def reverse_step(
 def guidance_coefficient(k_from: Tensor, k_to: Tensor, alpha_bar: Tensor, *, eta: float = 0.0) -> Tensor:
     """Compute what multiplies ``grad_x log c`` in ``x'`` when eps is replaced by ``eps - sqrt(1-abar) grad_x log c``.
 
-    ``sqrt(abar'/abar) (1-abar) - sqrt(1-abar'-sigma^2) sqrt(1-abar)``. At level K, where abar is 0, x carries no information and its
-    gradient is 0, so the coefficient is 0 too; it is also 0 for a token that keeps its level.
+    ``sqrt(abar'/abar) (1-abar) - sqrt(1-abar'-sigma^2) sqrt(1-abar)``. At level K, where abar is 0, x carries no
+    information and its gradient is 0, so the coefficient is 0 too; it is also 0 for a token that keeps its level.
 
     Args:
         k_from: Levels int64 (..., T).

@@ -1,7 +1,8 @@
 """Algorithm 1: noise every token to a level of its own and regress what was there.
 
-Departures from the paper, each an argument: context tokens (state, goal) are mostly clean instead of noised like the others, because
-that is how they are used; levels may be drawn from zig-zag ramps and shared levels besides independent ones (``levels="mixed"``).
+Departures from the paper, each an argument: context tokens (state, goal) are mostly clean instead of noised like the
+others, because that is how they are used; levels may be drawn from zig-zag ramps and shared levels besides independent
+ones (``levels="mixed"``).
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ class ObjectiveConfig:
 def draw_tokens(spec: TokenSpec, batch: int, config: ObjectiveConfig, generator: torch.Generator) -> Tensor:
     """Choose the token positions that are present, int64 (B, n).
 
-    All plan tokens, and for the kind ``path`` the first action chunk and random others: action tokens are leaves, so training on a
-    few of them is unbiased and cheap.
+    All plan tokens, and for the kind ``path`` the first action chunk and random others: action tokens are leaves, so
+    training on a few of them is unbiased and cheap.
     """
     plan = torch.arange(spec.plan_tokens).expand(batch, -1)
     count = min(config.action_tokens, spec.horizon) if spec.kind == "path" else 0
@@ -82,7 +83,8 @@ def draw_levels(
 ) -> Tensor:
     """Draw the levels of the tokens that are present, int64 (B, n).
 
-    Invalid (padded) tokens are at K. Future tokens follow the level sampler; action tokens have independent uniform levels.
+    Invalid (padded) tokens are at K. Future tokens follow the level sampler; action tokens have independent uniform
+    levels.
     """
     B, n = tokens.shape
     k = torch.randint(0, levels + 1, (B, n), generator=generator)
@@ -115,8 +117,8 @@ def diffusion_forcing_loss(
 ) -> dict[str, Tensor]:
     """Compute the Diffusion Forcing loss of one batch.
 
-    Every token's squared error is averaged over the columns that count, then tokens are averaged with their weights, so that the
-    loss of a network that outputs 0 is about 1 for a v-prediction at any horizon and width.
+    Every token's squared error is averaged over the columns that count, then tokens are averaged with their weights,
+    so that the loss of a network that outputs 0 is about 1 for a v-prediction at any horizon and width.
 
     Args:
         model: The denoiser to train.
@@ -126,7 +128,8 @@ def diffusion_forcing_loss(
         prediction: ``"v"``, ``"x0"`` or ``"eps"``; what the raw head output stands for.
         config: How to noise.
         causal: Causal or full attention in this batch.
-        generator: Source of levels, token choice and noise (on the CPU, so that every device trains on the same numbers).
+        generator: Source of levels, token choice and noise (on the CPU, so that every device trains on the same
+            numbers).
         device: Where the model is.
 
     Returns:

@@ -11,16 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dfplan.actions import denoise_actions
 from dfplan.checkpoint import Checkpoint, load_checkpoint, push_checkpoint, save_checkpoint
 from dfplan.errors import unknown_name
 from dfplan.guidance import Guidance
 from dfplan.models.base import Cond
-from dfplan.noise import add_noise, normal_like, reverse_step
+from dfplan.noise import add_noise, normal_like
 from dfplan.plan import Plan
 from dfplan.sampler import Samples, sample
 from dfplan.schedule import make_schedule, start_below
 from dfplan.selection import arrival_steps, feasible, select
-from dfplan.tokens import CONTEXT, GOAL, STATE, TokenSpec, goal_token, unpack_actions, unpack_states
+from dfplan.tokens import CONTEXT, GOAL, STATE, goal_token, unpack_actions
 from dfplan.training import PRECISIONS, use_bf16
 
 ATTENTIONS = ("causal", "full")
@@ -158,7 +159,8 @@ class DFPlanner:
             hold: What happens to a token that keeps its level in a row: ``"copy"`` or ``"resample"``.
             guidance: ``log_c(states (N, H+1, O), k (H+1,)) -> (N,)`` in environment units.
             generator: One for all, or one per environment; None is torch's global one.
-            warm_start: An earlier plan of the same environments; it is shifted, re-noised part of the way and denoised again.
+            warm_start: An earlier plan of the same environments; it is shifted, re-noised part of the way and denoised
+                again.
             elapsed: Environment steps since that plan was made, a number or (B,).
             actions: Whether to fill in the model's own actions along the selected plan.
             trace: Whether to keep all candidates after every row.
@@ -247,7 +249,8 @@ class DFPlanner:
         n = states.shape[1]
         if states.shape != (len(obs), n, self.spec.obs_dim) or not 1 <= n <= self.spec.horizon:
             raise ValueError(
-                f"plan_states must have shape (B={len(obs)}, n in 1..{self.spec.horizon}, O={self.spec.obs_dim}), got {tuple(states.shape)}"
+                f"plan_states must have shape (B={len(obs)}, n in 1..{self.spec.horizon}, O={self.spec.obs_dim}), "
+                f"got {tuple(states.shape)}"
             )
         if self.spec.kind != "path":
             raise ValueError("bundle tokens carry their actions; use plan(actions=True).actions[:, :stride]")
@@ -255,7 +258,7 @@ class DFPlanner:
         x[:, 0, self.spec.obs_slice] = self.norm.obs(obs)
         x[:, 1:, self.spec.obs_slice] = self.norm.obs(states)
         tokens = torch.cat([torch.tensor([STATE]), CONTEXT + torch.arange(n), torch.tensor([self.spec.plan_tokens])])
-        return self._denoise_actions(x, tokens, 1, steps or self.config.action_steps, attention == "causal", generator)
+        return self._actions(x, tokens, steps or self.config.action_steps, attention, generator)
 
     # ---- inside
 
@@ -296,7 +299,8 @@ class DFPlanner:
 
     def _model(self, x: Tensor, k: Tensor, cond: Cond) -> Tensor:
         with self._autocast():
-            return self.checkpoint.model(x, k, cond).float()
+            x0_hat: Tensor = self.checkpoint.model(x, k, cond)
+        return x0_hat.float()
 
     def _plan_one(
         self, obs: Tensor, goal: Tensor | None, N: int, S: Tensor, attention: str, eta: float, hold: str,
@@ -366,8 +370,9 @@ class DFPlanner:
             acts = self._plan_actions(out.x[chosen : chosen + 1, keep], attention, generator)[0]
             calls += self.config.action_steps if spec.kind == "path" else 0
         return {
-            "states": states, "arrival": arrival, "possible": possible, "chosen": chosen, "actions": acts, "calls": calls, "S": out.S,
-            "trace": None if out.trace is None else self.norm.obs_back(out.trace[:, :, keep, spec.obs_slice]),
+            "states": states, "arrival": arrival, "possible": possible, "chosen": chosen, "actions": acts, "calls":
+            calls, "S": out.S, "trace": None if out.trace is None else self.norm.obs_back(out.trace[:, :, keep,
+            spec.obs_slice]),
         }  # fmt: skip
 
     def _plan_actions(self, plan: Tensor, attention: str, generator: torch.Generator | None) -> Tensor:
@@ -376,27 +381,14 @@ class DFPlanner:
         if spec.kind == "bundle":
             return unpack_actions(spec, self.norm, plan[:, 1:])
         tokens = torch.cat([torch.tensor([STATE]), CONTEXT + torch.arange(2 * spec.horizon)])
-        return self._denoise_actions(
-            plan, tokens, spec.horizon, self.config.action_steps, attention == "causal", generator
-        )
+        return self._actions(plan, tokens, self.config.action_steps, attention, generator)
 
-    def _denoise_actions(
-        self, x: Tensor, tokens: Tensor, chunks: int, steps: int, causal: bool, generator: Generators
-    ) -> Tensor:
-        """Denoise ``chunks`` action tokens given the clean tokens x (B, n, D) that stand before them in ``tokens``."""
-        B, n = x.shape[:2]
-        mask = self._mask[tokens].to(self.device)
-        new = torch.zeros(B, chunks, self.spec.width, device=self.device)
-        x = torch.cat([x, normal_like(generator)(new) * mask[n:]], 1)
-        ladder = torch.round(torch.arange(steps, -1, -1).double() * self.levels / steps).long()
-        cond = Cond(causal=causal, tokens=tokens)
-        k = torch.zeros(B, n + chunks, dtype=torch.int64, device=self.device)
-        with torch.no_grad():
-            for m in range(steps):
-                k[:, n:] = ladder[m]
-                k_next = torch.cat([k[:, :n], k[:, n:] * 0 + ladder[m + 1]], 1)
-                x = reverse_step(x, self._model(x, k, cond), k, k_next, self._alpha_bar)
-        return unpack_actions(self.spec, self.norm, x[:, n:])
+    def _actions(self, x: Tensor, tokens: Tensor, steps: int, attention: str, generator: Generators) -> Tensor:
+        ladder = make_schedule("full_sequence", 1, self.levels, steps=steps)[:, 0]
+        draw, causal = normal_like(generator), attention == "causal"
+        mask = self._mask.to(self.device)
+        chunks = denoise_actions(self._model, x, tokens, ladder, self._alpha_bar, mask=mask, causal=causal, draw=draw)
+        return unpack_actions(self.spec, self.norm, chunks)
 
     def _join(self, rows: list[dict[str, Any]], goal: Tensor | None, seconds: float) -> Plan:
         """Stack the environments' results into one `Plan` on the CPU."""
@@ -408,12 +400,10 @@ class DFPlanner:
         index = torch.arange(len(rows))
         arrival = stack("arrival")
         return Plan(
-            observations=candidates[index, selected], actions=stack("actions") if rows[0]["actions"] is not None else None,
-            score=-arrival[index, selected], candidates=candidates, arrival_steps=arrival, feasible=stack("possible"),
-            selected=selected, goal=None if goal is None else goal.cpu(), schedule=rows[0]["S"],
-            trace=torch.stack([r["trace"] for r in rows], 1).cpu() if rows[0]["trace"] is not None else None,
-            stride=self.spec.stride, dt_s=self.spec.dt_s, network_evaluations=rows[0]["calls"], seconds=seconds,
+            observations=candidates[index, selected], actions=stack("actions") if rows[0]["actions"] is not None else
+            None, score=-arrival[index, selected], candidates=candidates, arrival_steps=arrival,
+            feasible=stack("possible"), selected=selected, goal=None if goal is None else goal.cpu(),
+            schedule=rows[0]["S"], trace=torch.stack([r["trace"] for r in rows], 1).cpu() if rows[0]["trace"] is not
+            None else None, stride=self.spec.stride, dt_s=self.spec.dt_s, network_evaluations=rows[0]["calls"],
+            seconds=seconds,
         )  # fmt: skip
-
-
-__all__ = ["DFPlanner", "PlannerConfig", "unpack_states"]

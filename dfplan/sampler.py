@@ -40,8 +40,8 @@ class Samples:
 def present_tokens(k: Tensor, k_next: Tensor, order: Tensor, levels: int, causal: bool) -> Tensor:
     """Find the tokens that the denoiser must see in one row, bool (n,); leaving out the others changes nothing.
 
-    Nobody looks at a token at level K, so one that also stays there is left out. With causal attention everything later than the last
-    token that changes is left out too.
+    Nobody looks at a token at level K, so one that also stays there is left out. With causal attention everything
+    later than the last token that changes is left out too.
 
     Args:
         k: Levels before the row, int64 (n,).
@@ -76,9 +76,9 @@ def sample(
 ) -> Samples:
     """Denoise tokens along a scheduling matrix.
 
-    Row m calls the denoiser once with every token's own level ``S[m]`` and moves each token to ``S[m+1]``. A token whose level does not
-    change is copied bit for bit (``hold="copy"``), or noised to the next higher level of its column and denoised back in the same call
-    (``hold="resample"``, which keeps its law and renews its randomness).
+    Row m calls the denoiser once with every token's own level ``S[m]`` and moves each token to ``S[m+1]``. A token
+    whose level does not change is copied bit for bit (``hold="copy"``), or noised to the next higher level of its
+    column and denoised back in the same call (``hold="resample"``, which keeps its law and renews its randomness).
 
     Args:
         model: The denoiser.
@@ -90,7 +90,8 @@ def sample(
         causal: Causal or full attention.
         eta: 0 is DDIM, 1 is DDPM.
         hold: ``"copy"`` or ``"resample"``.
-        log_cost: ``log c(x0_hat, k)``; its gradient guides every token that moves (all tokens go through the network then).
+        log_cost: ``log c(x0_hat, k)``; its gradient guides every token that moves (all tokens go through the network
+            then).
         draw: Source of noise; needed when ``eta > 0`` or for ``"resample"``.
         mask: (n, D), 1 in the columns that a token uses; noise is kept out of the others.
         skip: Leave out idle tokens; for tests, since it changes nothing but time.
@@ -109,7 +110,8 @@ def sample(
     check_schedule(S, K)
     if x.ndim != 3 or x.shape[1] != S.shape[1] or tokens.shape != (x.shape[1],):
         raise ValueError(
-            f"x (B, n, D), S (M+1, n) and tokens (n,) must agree in n, got {tuple(x.shape)}, {tuple(S.shape)} and {tuple(tokens.shape)}"
+            "x (B, n, D), S (M+1, n) and tokens (n,) must agree in n, "
+            f"got {tuple(x.shape)}, {tuple(S.shape)} and {tuple(tokens.shape)}"
         )
     if hold not in HOLDS:
         raise unknown_name("hold rule", hold, HOLDS)
@@ -153,7 +155,8 @@ def sample(
 
 
 def _row(
-    model: Denoiser, x: Tensor, k: Tensor, k_next: Tensor, cond: Cond, alpha_bar: Tensor, eta: float, eps: Tensor | None, log_cost: LogCost | None
+    model: Denoiser, x: Tensor, k: Tensor, k_next: Tensor, cond: Cond, alpha_bar: Tensor, eta: float, eps: Tensor |
+        None, log_cost: LogCost | None
 ) -> Tensor:  # fmt: skip
     """Take one row's step for the tokens that are present."""
     k_rows, next_rows = k.expand(x.shape[:2]).to(x.device), k_next.expand(x.shape[:2]).to(x.device)
@@ -176,7 +179,7 @@ def _row(
 
 
 def _level_above(S: Tensor, m: int) -> Tensor:
-    """Find for each token the next higher level that its column visited before row m (its own level if there is none)."""
+    """Find for each token the next higher level that its column visited before row m (or its own level)."""
     now = S[m]
     above = torch.where(S[:m] > now, S[:m], torch.full_like(S[:m], torch.iinfo(S.dtype).max))
     if len(above) == 0:

@@ -1,8 +1,8 @@
 """Scheduling matrices for sampling and level samplers for training: pure functions.
 
-A scheduling matrix ``S`` is int64 (M+1, T); ``S[m, t]`` is token t's level after row m. It is admissible when every level lies in
-0..K, every column is non-increasing and the last row is 0. A free token starts at K, a context token is 0 throughout, a
-warm-started token starts in between.
+A scheduling matrix ``S`` is int64 (M+1, T); ``S[m, t]`` is token t's level after row m. It is admissible when every
+level lies in 0..K, every column is non-increasing and the last row is 0. A free token starts at K, a context token is
+0 throughout, a warm-started token starts in between.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ LevelSampler = Callable[[tuple[int, int], int, torch.Generator | None], Tensor]
 
 
 def independent_levels(shape: tuple[int, int], levels: int, generator: torch.Generator | None = None) -> Tensor:
-    """Draw one level per token, uniform on 0..K, independent over tokens and samples (arXiv 2407.01392, Algorithm 1)."""
+    """Draw one level per token, uniform on 0..K and independent (arXiv 2407.01392, Algorithm 1)."""
     return torch.randint(0, levels + 1, shape, generator=generator)
 
 

@@ -70,4 +70,5 @@ def select(arrival: Tensor, possible: Tensor, states: Tensor, columns: tuple[int
     horizon = float((states.shape[-2] - 1) * stride)
     late = torch.where(arrival.isfinite(), arrival, torch.full_like(arrival, 2 * horizon))
     cost = late + 1e-3 * length + torch.where(possible, 0.0, 4 * horizon)
-    return cost.argmin(-1)
+    best: Tensor = cost.argmin(-1)
+    return best

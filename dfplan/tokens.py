@@ -1,13 +1,15 @@
 """What a token is: the layout of a sequence, who may look at whom, and the normaliser.
 
-A sequence is ``[state, goal, future 1..H, action chunk 1..H]``. The *state* is the measured observation, the *goal* is an optional
-clean token (level K means that no goal is known), each *future* token stands for ``stride`` environment steps.
+A sequence is ``[state, goal, future 1..H, action chunk 1..H]``. The *state* is the measured observation, the *goal* is
+an optional clean token (level K means that no goal is known), each *future* token stands for ``stride`` environment
+steps.
 
 Two kinds of future token exist:
 
 ``path``
-    The observation every ``stride`` steps. The actions between two observations are a token of their own, a leaf that sees the
-    states and is seen by nobody, so that a planner can leave it out and a controller can ask for it with the states given.
+    The observation every ``stride`` steps. The actions between two observations are a token of their own, a leaf that
+    sees the states and is seen by nobody, so that a planner can leave it out and a controller can ask for it with the
+    states given.
 ``bundle``
     All ``stride`` steps of ``(a, r, o')`` in one token, as in the paper; there are no separate action tokens.
 """
@@ -136,7 +138,8 @@ class TokenSpec:
     def attention(self, causal: bool) -> Tensor:
         """Build the bool (T, T) mask of who (row) may look at whom (column).
 
-        Causal: only tokens at or before one's own place in ``order``. Full: everything. In both, an action token of the kind
+        Causal: only tokens at or before one's own place in ``order``. Full: everything. In both, an action token of
+            the kind
         ``path`` is seen by itself alone.
         """
         order = self.order()
@@ -179,7 +182,8 @@ class Normalizer:
     def fit(cls, observations: Tensor, actions: Tensor, max_move: Tensor) -> Normalizer:
         """Compute the statistics of observations (n, O) and actions (m, A).
 
-        A column whose standard deviation is below 1e-6 of its size (or is 0) is only shifted: dividing by it would blow up.
+        A column whose standard deviation is below 1e-6 of its size (or is 0) is only shifted: dividing by it would
+        blow up.
 
         Raises:
             ValueError: If there are no rows or a value is not finite.
@@ -292,7 +296,7 @@ def goal_token(spec: TokenSpec, norm: Normalizer, goal: Tensor) -> Tensor:
 
 
 def unpack_states(spec: TokenSpec, norm: Normalizer, x: Tensor) -> Tensor:
-    """Read the states (..., H+1, O) of the state token and the future tokens from normalised tokens (..., >= 2 + H, D)."""
+    """Read the states (..., H+1, O) of the state token and the future tokens from tokens (..., >= 2 + H, D)."""
     keep = [STATE, *range(CONTEXT, spec.plan_tokens)]
     return norm.obs_back(x[..., keep, spec.obs_slice])
 

@@ -1,7 +1,7 @@
 """Train a denoiser: EMA, gradient clipping, bf16 where it pays, exact resume, several processes by torchrun.
 
-Whatever is random in step i is drawn from (seed, rank, i), so a run that was killed goes on as if nothing had happened, bit for bit on a
-CPU, and no generator state needs to be stored.
+Whatever is random in step i is drawn from (seed, rank, i), so a run that was killed goes on as if nothing had
+happened, bit for bit on a CPU, and no generator state needs to be stored.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def use_bf16(precision: str, device: torch.device) -> bool:
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(torch.cuda.is_bf16_supported())
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("amx_tile"))
 
 
@@ -171,8 +171,8 @@ def train(
 ) -> Path:
     """Train a denoiser, or go on with the run that ``folder`` holds.
 
-    The folder gets ``state/`` (to resume), ``metrics.jsonl`` (one object per log) and ``checkpoint/`` (EMA weights and everything needed
-    to act, rewritten at every save).
+    The folder gets ``state/`` (to resume), ``metrics.jsonl`` (one object per log) and ``checkpoint/`` (EMA weights and
+    everything needed to act, rewritten at every save).
 
     Args:
         episodes: The data.
@@ -203,8 +203,10 @@ def train(
 
 
 def _train(
-    episodes: EpisodeArrays, spec: TokenSpec, norm: Normalizer, config: TrainConfig, folder: Path, rank: int, world: int,
-    device: torch.device, name: str, env: str, planner: dict[str, Any] | None, provenance: dict[str, Any] | None, log: Log | None,
+    episodes: EpisodeArrays, spec: TokenSpec, norm: Normalizer, config: TrainConfig, folder: Path, rank: int, world:
+        int,
+    device: torch.device, name: str, env: str, planner: dict[str, Any] | None, provenance: dict[str, Any] | None, log:
+        Log | None,
 ) -> Path:  # fmt: skip
     if config.batch % world:
         raise ValueError(f"batch must be divisible by the number of processes, got {config.batch} and {world}")
@@ -264,10 +266,11 @@ def _step(
     loss = parts["loss"]
     if not bool(torch.isfinite(loss)):
         raise ValueError(
-            f"the loss is {float(loss.detach())} at step {step}; lower lr (now {config.lr}) and resume from the last saved state"
+            f"the loss is {float(loss.detach())} at step {step}; "
+            f"lower lr (now {config.lr}) and resume from the last saved state"
         )
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
     optimizer.step()
     decay = min(config.ema, (step + 1) / (step + 10))

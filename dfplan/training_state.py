@@ -1,4 +1,4 @@
-"""The resumable state of a training run: one safetensors file, so that it is whole or not there, and never unpickled."""
+"""The resumable state of a training run: one safetensors file, whole or not there, and never unpickled."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def load_state(
         The number of steps done.
 
     Raises:
-        ValueError: If the file is damaged, or belongs to a run with another configuration (the differing entries are named).
+        ValueError: If the file is damaged, or belongs to a run with another configuration (the differing entries are
+            named).
     """
     path = folder / STATE
     try:

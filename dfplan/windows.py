@@ -1,7 +1,7 @@
 """Cut training windows out of episodes: a start, a goal the data reached, and what came between.
 
-A window ends at goal contact and is padded with the goal at rest and with zero actions (goal tasks), or runs to the end of its
-episode and is padded with tokens that are marked invalid (tasks without a goal).
+A window ends at goal contact and is padded with the goal at rest and with zero actions (goal tasks), or runs to the
+end of its episode and is padded with tokens that are marked invalid (tasks without a goal).
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class WindowSampler:
     """Draw random windows as normalised tokens.
 
     Every observation but the last of each episode is an equally likely start. The goal is the end of the episode with
-    probability ``end_goal`` (if it lies within the horizon), else an observation 1 to H*F steps ahead in the same episode, uniformly.
+    probability ``end_goal`` (if it lies within the horizon), else an observation 1 to H*F steps ahead in the same
+    episode, uniformly.
 
     Args:
         episodes: The data.
@@ -154,7 +155,9 @@ class WindowSampler:
         return self._weigh(x0, ended & (not has_goal))
 
     def _weigh(self, x0: Tensor, ended: Tensor) -> Batch:
-        """Mark padding: a token whose steps go past the end of an episode (B, H) is invalid; context is given, not learned."""
+        """Mark padding: a token whose steps go past the end of an episode (B, H) is invalid; context is given, not
+        learned.
+        """
         spec = self.spec
         valid = torch.ones(x0.shape[:2], dtype=torch.bool)
         for first in (CONTEXT, spec.plan_tokens)[: 2 if spec.kind == "path" else 1]:

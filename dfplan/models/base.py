@@ -14,8 +14,8 @@ class Cond:
 
     Attributes:
         causal: Causal attention if True, full attention if False.
-        tokens: int64 (n,), the positions in the layout of the n tokens that are present; None if all are. A subset may be given
-            per sample as (B, n).
+        tokens: int64 (n,), the positions in the layout of the n tokens that are present; None if all are. A subset may
+            be given per sample as (B, n).
     """
 
     causal: bool = True
@@ -25,8 +25,8 @@ class Cond:
 class Denoiser(Protocol):
     """Predict the clean tokens.
 
-    ``x`` (B, n, D) are noisy tokens, ``k`` int64 (B, n) their levels; the result is x0_hat (B, n, D). Sample b depends on sample b
-    alone. A token at level K tells the others nothing.
+    ``x`` (B, n, D) are noisy tokens, ``k`` int64 (B, n) their levels; the result is x0_hat (B, n, D). Sample b depends
+    on sample b alone. A token at level K tells the others nothing.
     """
 
     def __call__(self, x: Tensor, k: Tensor, cond: Cond) -> Tensor:

@@ -1,7 +1,7 @@
 """A transformer that sees noisy tokens and their levels and predicts the clean ones, causally or with full attention.
 
-Two properties hold by construction. A token at level K carries no information: its content is replaced by 0 and no other token
-attends to it. And an output depends only on the tokens that the layout allows (`TokenSpec.attention`).
+Two properties hold by construction. A token at level K carries no information: its content is replaced by 0 and no
+other token attends to it. And an output depends only on the tokens that the layout allows (`TokenSpec.attention`).
 """
 
 from __future__ import annotations
@@ -89,14 +89,17 @@ class Block(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, h: Tensor, level: Tensor, one_hot: Tensor, mask: Tensor) -> Tensor:
-        """Update the residual stream (B, n, C); ``level`` (K+1, C) embeds all levels, ``one_hot`` (B, n, K+1) picks one per token."""
+        """Update the residual stream (B, n, C); ``level`` (K+1, C) embeds all levels, ``one_hot`` (B, n, K+1) picks
+        one per token.
+        """
         B, n, C = h.shape
         scale1, shift1, scale2, shift2 = (one_hot @ self.modulation(level)).chunk(4, -1)
         y = F.layer_norm(h, (C,)) * (1 + scale1) + shift1
         q, key, v = self.qkv(y).reshape(B, n, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
         h = h + self.out(attend(q, key, v, mask).transpose(1, 2).reshape(B, n, C))
         y = F.layer_norm(h, (C,)) * (1 + scale2) + shift2
-        return h + self.down(F.relu(self.up(y)).square())
+        mixed: Tensor = self.down(F.relu(self.up(y)).square())
+        return h + mixed
 
 
 class TransformerDenoiser(nn.Module):
@@ -161,7 +164,8 @@ class TransformerDenoiser(nn.Module):
         mask = self._mask(positions, k, cond.causal)
         for block in self.blocks:
             h = block(h, level, one_hot, mask)
-        return self.head(F.layer_norm(h, (h.shape[-1],))).to(x.dtype)
+        output: Tensor = self.head(F.layer_norm(h, (h.shape[-1],)))
+        return output.to(x.dtype)
 
     def forward(self, x: Tensor, k: Tensor, cond: Cond) -> Tensor:
         """Predict the clean tokens.
