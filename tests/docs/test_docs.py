@@ -81,9 +81,8 @@ def commands(page: Path) -> list[tuple[int, list[str]]]:
         for line in block.code.replace("\\\n", " ").splitlines():
             for part in re.split(r"&&|\|\||;|\|", line.removeprefix("$ ")):
                 words = shlex.split(part, comments=True)
-                words = words[next((i for i, w in enumerate(words) if "=" not in w), 0) :]
-                if words and words[0].rpartition("/")[2] == "dfplan":
-                    found.append((block.line, words[1:]))
+                calls = [i for i, word in enumerate(words) if word.rpartition("/")[2] == "dfplan"]
+                found += [(block.line, words[i + 1 :]) for i in calls[:1]]
     return found
 
 
