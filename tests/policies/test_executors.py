@@ -1,0 +1,209 @@
+"""Executors drive a point mass along known plans."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dfplan_policies import DFPolicy
+from dfplan_policies.executors.path import resample
+from tests.policies.fakes import Ball, FakePlanner, drive
+
+
+def distance_to_path(points: np.ndarray, path: np.ndarray) -> np.ndarray:
+    dense = resample(path, 0.01)
+    return np.linalg.norm(points[:, None] - dense[None], axis=-1).min(1)
+
+
+CURVE = np.stack([np.linspace(0, 6, 25)[1:-1], np.sin(np.linspace(0, 6, 25)[1:-1])], 1)
+
+
+def test_path_is_faster_than_its_plan_on_a_straight_line() -> None:
+    # Catches: following the plan's timing; chasing a point behind the ball; no lookahead.
+    states, _ = drive(DFPolicy(FakePlanner(speed=2.0)), Ball([0, 0, 0, 0]), (8.0, 0.0), 400)
+    away = np.linalg.norm(states[:, :2] - [8, 0], axis=1)
+    first = int(np.argmax(away <= 0.5))
+    assert first < 200  # the plan needs 375 steps, full speed 171
+    assert (away[first:] <= 0.5).all(), "the goal must be held"
+    assert away[-1] < 0.02 and np.abs(states[-1, 2:]).max() < 0.05
+    assert np.abs(states[:, 1]).max() < 1e-3
+
+
+def test_path_stays_on_a_curve() -> None:
+    # Catches: a projection that jumps ahead, a straight line between tokens.
+    states, _ = drive(DFPolicy(FakePlanner(via=CURVE), replan_every=1000), Ball([0, 0, 0, 0]), (6.0, np.sin(6.0)), 350)
+    path = np.vstack([[0, 0], CURVE, [6, np.sin(6.0)]])
+    assert distance_to_path(states[:, :2], path).max() < 0.3
+    assert np.linalg.norm(states[-1, :2] - path[-1]) < 0.02
+
+
+def test_larger_lookahead_cuts_corners_more() -> None:
+    # Catches: a lookahead that is ignored.
+    worst = []
+    for lookahead in (0.3, 1.2):
+        policy = DFPolicy(FakePlanner(via=[(3, 0)]), executor_options={"lookahead": lookahead}, replan_every=1000)
+        states, _ = drive(policy, Ball([0, 0, 0, 0]), (3.0, 3.0), 120)
+        worst.append(((3 - states[:, 0]).clip(0) * states[:, 1].clip(0)).max())
+    assert worst[1] > 2 * worst[0]
+
+
+def test_projection_does_not_jump_to_a_later_branch() -> None:
+    # Catches: the nearest point of the whole path in place of the next one (a hairpin's two arms lie 0.3 apart).
+    policy = DFPolicy(FakePlanner(via=[(4, 0), (4, 0.3)]), replan_every=1000)
+    states, _ = drive(policy, Ball([0, 0, 0, 0]), (0.0, 0.9), 300)
+    assert states[:, 0].max() > 3.5
+
+
+def test_a_ball_at_a_wall_is_noticed_and_plans_again_with_more_samples() -> None:
+    # Catches: waiting for replan_every while pressed against a wall; never drawing more samples.
+    planner = FakePlanner()
+    policy = DFPolicy(planner, replan_every=1000, samples=10)
+    _, state = drive(policy, Ball([0, 0, 0, 0], wall=1.0), (6.0, 0.0), 250)
+    plans = policy.telemetry(state)[0].plans
+    assert [p.stuck for p in plans] == [False] + [True] * (len(plans) - 1)
+    assert 40 <= plans[1].step <= 90
+    assert [c["samples"] for c in planner.calls][:4] == [10, 10, 20, 40]
+    assert max(c["samples"] for c in planner.calls) == 40
+
+
+def test_a_new_route_frees_a_stuck_ball() -> None:
+    # Catches: a ball that stays pressed against a wall although the next plan leads round it.
+    class WrongOnce(FakePlanner):
+        def plan(self, *args: Any, **options: Any) -> Any:
+            self.via = [(3.0, 0.0)] if not self.calls else []
+            return super().plan(*args, **options)
+
+    policy = DFPolicy(WrongOnce(), replan_every=1000)
+    states, _ = drive(policy, Ball([0, 0, 0, 0], wall=1.0), (0.0, 4.0), 300)
+    assert states[:, 0].max() == 1.0
+    assert np.linalg.norm(states[-1, :2] - [0, 4]) < 0.1
+
+
+def test_starting_at_full_speed_backwards_is_not_stuck() -> None:
+    # Catches: taking the time that turning round needs for being stuck; every such plan would be wasted.
+    policy = DFPolicy(FakePlanner(), replan_every=1000, executor_options={"max_distance": 1.0})
+    states, state = drive(policy, Ball([0, 0, -5, 0]), (6.0, 0.0), 250)
+    assert len(policy.telemetry(state)[0].plans) == 1
+    assert np.linalg.norm(states[-1, :2] - [6, 0]) < 0.05
+
+
+def test_a_ball_far_from_the_path_plans_again() -> None:
+    policy = DFPolicy(FakePlanner(), replan_every=1000)
+    ball, state = Ball([0, 0, 0, 0]), None
+    for step in range(40):
+        if step == 30:
+            ball.state[1] += 0.8
+        action, state = policy.predict({"observation": ball.state[None], "desired_goal": np.array([[9.0, 0.0]])}, state)
+        ball.step(action[0])
+    assert [p.step for p in policy.telemetry(state)[0].plans] == [0, 30]
+
+
+def test_a_plan_that_does_not_arrive_is_followed_and_then_made_anew() -> None:
+    # Catches: stopping for ever at the end of a plan that does not reach the goal; planning at every step there.
+    planner = FakePlanner(arrives=False, tokens=4)
+    policy = DFPolicy(planner, replan_every=1000)
+    states, _ = drive(policy, Ball([0, 0, 0, 0]), (9.0, 0.0), 300)
+    assert np.linalg.norm(states[-1, :2] - [9, 0]) < 0.5
+    assert 3 <= len(planner.calls) <= 25
+
+
+# --- diffused_actions -------------------------------------------------------------------------------------------------
+
+
+def diffused_policy(planner: FakePlanner, replan_every: int = 1000, **options: Any) -> DFPolicy:
+    return DFPolicy(planner, "diffused_actions", replan_every, executor_options=options)
+
+
+def test_diffused_actions_follow_the_plan() -> None:
+    # Catches: asking for the wrong planned state (the model then drives too fast, too slow or not at all).
+    states, _ = drive(diffused_policy(FakePlanner(via=CURVE, speed=2.0)), Ball([0, 0, 0, 0]), (6.0, np.sin(6.0)), 480)
+    path = np.vstack([[0, 0], CURVE, [6, np.sin(6.0)]])
+    assert distance_to_path(states[:, :2], path).max() < 0.3
+    assert np.linalg.norm(states[-1, :2] - path[-1]) < 0.05
+
+
+@pytest.mark.parametrize("phase", ["time", "nearest"])
+def test_upcoming_states_lie_one_stride_apart_from_the_phase_on(phase: str) -> None:
+    # Catches: an off-by-one stride, a phase that does not advance, missing rest after arrival.
+    planner = FakePlanner(speed=2.0)
+    policy = diffused_policy(planner, phase=phase, upcoming=3)
+    state: Any = None
+    x = 0.0
+    for step in range(30):  # the ball moves exactly as planned: 2 cells/s
+        x = 2.0 * 0.01 * step
+        observation = {"observation": np.array([[x, 0, 2, 0]]), "desired_goal": np.array([[1.3, 0.0]])}
+        _, state = policy.predict(observation, state)
+    upcoming = planner.queries[-1][1][0]
+    np.testing.assert_allclose(upcoming[:, 0], [x + 0.3, 1.18, 1.3], atol=0.03)
+    np.testing.assert_allclose(planner.queries[0][1][0][:, 0], [0.3, 0.6, 0.9], atol=1e-6)
+    assert abs(upcoming[0, 2] - 2.0) < 0.2
+
+
+def test_nearest_phase_waits_for_a_ball_that_lags_and_time_does_not() -> None:
+    # Catches: the two phases being the same thing.
+    asked = {}
+    for phase in ("time", "nearest"):
+        planner = FakePlanner(speed=2.0)
+        policy = diffused_policy(planner, phase=phase)
+        state: Any = None
+        for _ in range(50):
+            observation = {"observation": np.array([[0.2, 0, 0, 0]]), "desired_goal": np.array([[6.0, 0.0]])}
+            _, state = policy.predict(observation, state)
+        asked[phase] = planner.queries[-1][1][0, 0, 0]
+    np.testing.assert_allclose(asked["nearest"], 0.2 + 0.3, atol=0.02)
+    np.testing.assert_allclose(asked["time"], 0.2 + (49 + 15) * 0.02, atol=0.02)
+
+
+def test_phase_never_goes_back() -> None:
+    planner = FakePlanner(speed=2.0)
+    policy = diffused_policy(planner)
+    state: Any = None
+    for x in (0.0, 0.2, 0.4, 0.3, 0.1):
+        observation = {"observation": np.array([[x, 0, 0, 0]]), "desired_goal": np.array([[6.0, 0.0]])}
+        _, state = policy.predict(observation, state)
+    np.testing.assert_allclose([q[1][0, 0, 0] for q in planner.queries], [0.3, 0.5, 0.7, 0.7, 0.7], atol=0.02)
+
+
+def test_requery_every_executes_the_next_actions_of_one_answer() -> None:
+    # Catches: asking every step whatever the setting; repeating the first action of an answer.
+    class Counting(FakePlanner):
+        def first_actions(self, obs: Any, plan_states: Any, **kwargs: Any) -> Any:
+            out = super().first_actions(obs, plan_states, **kwargs)
+            out[0, :, 0] = 0.01 * len(self.queries) + 0.001 * torch.arange(self.stride)
+            return out
+
+    planner = Counting(speed=2.0)
+    policy = diffused_policy(planner, requery_every=3)
+    state: Any = None
+    got = []
+    for _ in range(7):
+        observation = {"observation": np.zeros((1, 4)), "desired_goal": np.array([[6.0, 0.0]])}
+        action, state = policy.predict(observation, state)
+        got.append(float(action[0, 0]))
+    np.testing.assert_allclose(got, [0.010, 0.011, 0.012, 0.020, 0.021, 0.022, 0.030], atol=1e-6)
+    assert policy.telemetry(state)[0].action_evaluations == 3
+
+
+def test_goal_reached_asks_for_rest_at_the_goal() -> None:
+    planner = FakePlanner(speed=2.0)
+    policy = diffused_policy(planner, replan_every=10)
+    states, _ = drive(policy, Ball([0, 0, 0, 0]), (2.0, 0.0), 400)
+    np.testing.assert_allclose(planner.queries[-1][1][0], [[2, 0, 0, 0]] * 4, atol=1e-6)
+    assert np.linalg.norm(states[-1, :2] - [2, 0]) < 0.1
+    assert len(planner.calls) < 20
+
+
+def test_there_is_no_controller_in_diffused_actions() -> None:
+    # Catches: a hand-written feedback law slipped in: whatever the model says is what is executed.
+    class Constant(FakePlanner):
+        def first_actions(self, obs: Any, plan_states: Any, **kwargs: Any) -> Any:
+            return super().first_actions(obs, plan_states, **kwargs) * 0 + 0.123
+
+    policy = diffused_policy(Constant(), replan_every=20)
+    observation, state = {"observation": np.zeros((1, 4)), "desired_goal": np.array([[0.3, 0.0]])}, None
+    for _ in range(50):
+        action, state = policy.predict(observation, state)
+        np.testing.assert_allclose(action, 0.123, atol=1e-6)
