@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from dfplan.evaluation import provenance
+from dfplan import provenance
 from dfplan.evaluation.files import plain
 from dfplan.evaluation.metrics import summarise
 from dfplan.evaluation.report import Report

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import sys
 import traceback
@@ -14,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from dfplan.evaluation.rollout import Clock, EpisodeRecord, OnStep, run_episodes
+from dfplan.provenance import cores
 from dfplan_policies import Policy
 
 
@@ -51,11 +51,6 @@ class Job:
             reset_options=self.reset_options,
             on_step=on_step,
         )
-
-
-def cores() -> int:
-    """Count the cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_threads(threads: int) -> None:

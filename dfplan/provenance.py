@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import dfplan
-from dfplan.evaluation.workers import cores
 
 PACKAGES = ("torch", "numpy", "mujoco", "gymnasium")
 
@@ -76,3 +75,8 @@ def _cpu_model() -> str:
 def command() -> str:
     """Return the command line of this process."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def cores() -> int:
+    """Count the cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

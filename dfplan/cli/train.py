@@ -1,0 +1,226 @@
+"""`dfplan train`: from data to a checkpoint."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from dfplan.data import Episodes
+
+WATCHED = ("loss", "future", "action")
+
+
+def train(
+    env: Annotated[str, typer.Option(help="Environment, for example maze2d-large.")],
+    data: Annotated[
+        str | None, typer.Option(help="Minari id, D4RL .hdf5 or .npz; the default makes the recipe's data in memory.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; one that exists is resumed.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
+    batch: Annotated[int, typer.Option(help="Windows per step, over all processes.")] = 128,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+    seed: Annotated[int, typer.Option(help="Of weights, windows, levels, noise and generated data.")] = 0,
+    stride: Annotated[int | None, typer.Option(help="Environment steps per token.")] = None,
+    horizon: Annotated[int | None, typer.Option(help="Future tokens.")] = None,
+    tokens: Annotated[str, typer.Option(help="Kind of token: path or bundle.")] = "path",
+    width: Annotated[int, typer.Option(help="Channels of the transformer.")] = 192,
+    layers: Annotated[int, typer.Option(help="Blocks of the transformer.")] = 3,
+    heads: Annotated[int, typer.Option(help="Attention heads.")] = 4,
+    noise: Annotated[str, typer.Option(help="Noise table: cosine or linear.")] = "cosine",
+    prediction: Annotated[str, typer.Option(help="Head: v, x0 or eps.")] = "v",
+    levels: Annotated[str, typer.Option(help="Level sampler: independent, mixed, ramp or shared.")] = "mixed",
+    causal: Annotated[float, typer.Option(help="Share of batches with causal attention.")] = 0.7,
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda, ... or auto.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Threads of torch; the default takes all cores.")] = None,
+    save_every: Annotated[int, typer.Option(help="Steps between resumable states.")] = 500,
+    evaluate_every: Annotated[int, typer.Option(help="Steps between evaluations in the environment; 0: never.")] = 0,
+    evaluate_episodes: Annotated[int, typer.Option(help="Episodes of each such evaluation.")] = 10,
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files (extra tb).")] = False,
+) -> None:
+    """Train a Diffusion Forcing planner, or go on with a run that was stopped.
+
+    Under torchrun every process trains on its share of each batch:
+    torchrun --nproc_per_node 2 --no-python dfplan train --env maze2d-large
+    """
+    import torch
+
+    from dfplan.models.transformer import TransformerConfig
+    from dfplan.objective import ObjectiveConfig
+    from dfplan.tokens import TokenSpec
+    from dfplan.training import TrainConfig
+    from dfplan.training import train as run
+    from dfplan.windows import fit_normalizer
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    env_id, main_process = _resolve(env), int(os.environ.get("RANK", "0")) == 0
+    shape = _shape(env_id, stride, horizon, steps, data)
+    config = TrainConfig(
+        steps=shape["steps"], batch=batch, lr=lr, seed=seed, causal=causal, precision=precision, save_every=save_every,
+        model=TransformerConfig(width=width, layers=layers, heads=heads, noise=noise, prediction=prediction),
+        objective=ObjectiveConfig(levels=levels),
+    )  # fmt: skip
+    episodes, origin = _load(env_id, data, seed, main_process)
+    spec = TokenSpec(
+        episodes.observations.shape[1], episodes.actions.shape[1], shape["stride"], shape["horizon"], kind=tokens
+    )
+    folder = out or Path("runs") / f"train-{env_id}"
+    provenance = _provenance(origin)
+    if main_process:
+        _say(f"{episodes.steps:,} steps in {len(episodes):,} episodes; run folder {folder}")
+        _write_config(folder, env_id, config.to_dict(), spec.to_dict(), provenance)
+    name = env_id.rsplit("-v", 1)[0]
+    log = (
+        _Log(folder, config.steps, env_id, evaluate_every, evaluate_episodes, seed, tensorboard)
+        if main_process
+        else None
+    )
+    try:
+        path = run(
+            episodes, spec, fit_normalizer(episodes, spec.stride), config, folder,
+            name=name, env=env_id, provenance=provenance, device=device, log=log,
+        )  # fmt: skip
+    finally:
+        if log is not None:
+            log.close()
+    if main_process:
+        typer.echo(f"{path}")
+        _say(f"try it: dfplan eval --env {name} --checkpoint {path}")
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _resolve(env: str) -> str:
+    """Complete an environment's name; where no simulator is installed the name is taken as it is."""
+    try:
+        from dfplan_envs import resolve
+    except ImportError:
+        return env
+    return resolve(env)
+
+
+def _shape(env_id: str, stride: int | None, horizon: int | None, steps: int | None, data: str | None) -> dict[str, int]:
+    """Fill what was not given from the environment's recipe."""
+    from dfplan.recipes import recipe_for
+
+    if stride and horizon and steps and data:
+        return {"stride": stride, "horizon": horizon, "steps": steps}
+    recipe = recipe_for(env_id)
+    return {"stride": stride or recipe.stride, "horizon": horizon or recipe.horizon, "steps": steps or recipe.steps}
+
+
+def _load(env_id: str, data: str | None, seed: int, main_process: bool) -> tuple[Episodes, dict[str, Any]]:
+    """Load the data set, or make the recipe's."""
+    from dfplan.data import load_episodes
+
+    if data is not None:
+        episodes = load_episodes(data)
+        return episodes, {"id": data, **episodes.meta}
+    from dfplan.cli.data_make import make_episodes
+    from dfplan.recipes import recipe_for
+
+    steps = recipe_for(env_id).data_steps
+    if main_process:
+        _say(f"no --data given: making {steps:,} steps by D4RL's recipe in memory (seed {seed})")
+    workers = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    episodes, _ = make_episodes(env_id, steps, seed=seed, noisy=True, workers=workers)
+    base = env_id.rsplit("-v", 1)[0]
+    return episodes, {"id": f"dfplan data make {base} --steps {steps} --seed {seed} --noisy", **episodes.meta}
+
+
+def _provenance(origin: dict[str, Any]) -> dict[str, Any]:
+    from dfplan import provenance
+
+    return {
+        "data": origin,
+        "command": provenance.command(),
+        "trained": time.strftime("%Y-%m-%d", time.gmtime()),
+        "git": provenance.git(),
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(),
+    }
+
+
+def _write_config(folder: Path, env_id: str, config: Any, spec: Any, provenance: Any) -> None:
+    import json
+
+    from dfplan.data.files import atomic_path
+
+    values = {"env": env_id, "training": config, "tokens": spec, **provenance}
+    with atomic_path(folder / "config.json") as path:
+        path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+class _Log:
+    """Show a live line, write TensorBoard files, evaluate now and then."""
+
+    def __init__(
+        self, folder: Path, steps: int, env_id: str, every: int, episodes: int, seed: int, tensorboard: bool
+    ) -> None:
+        from tqdm import tqdm
+
+        self.folder, self.env_id, self.every, self.episodes, self.seed = folder, env_id, every, episodes, seed
+        self.bar: Any = tqdm(total=steps, desc=f"train {env_id}", file=sys.stderr, dynamic_ncols=True, unit="step")
+        self.writer: Any = _tensorboard(folder / "tb") if tensorboard else None
+        self.average: float | None = None
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        """Take one step's numbers."""
+        step, loss = int(row["step"]), float(row["loss"])
+        self.average = loss if self.average is None else 0.98 * self.average + 0.02 * loss
+        self.bar.n = step
+        self.bar.set_postfix_str(f"loss {self.average:.4f} lr {row['lr']:.1e}", refresh=False)
+        self.bar.update(0)
+        if self.writer is not None and step % 10 == 0:
+            for name, value in row.items():
+                if name != "step":
+                    self.writer.add_scalar(name, value, step)
+        if self.every and (step % self.every == 0 or step == self.bar.total):
+            self._evaluate(step)
+
+    def _evaluate(self, step: int) -> None:
+        """Run a few episodes with the checkpoint that was saved last."""
+        from dfplan.evaluation import evaluate
+        from dfplan.planner import DFPlanner
+        from dfplan.training import append_line
+        from dfplan_policies import DFPolicy
+
+        if not (self.folder / "checkpoint" / "config.json").is_file():
+            return
+        policy = DFPolicy(DFPlanner.from_pretrained(self.folder / "checkpoint"), seed=self.seed)
+        metrics = evaluate(policy, self.env_id, self.episodes, self.seed).metrics
+        strict, success = metrics["score"]["strict"], metrics["success_rate"]
+        append_line(self.folder / "evaluations.jsonl", {"step": step, "strict": strict, "success_rate": success})
+        self.bar.write(
+            f"step {step}: strict score {strict['mean']:.1f} +- {strict['stderr']:.1f}, success {success:.2f} "
+            f"({self.episodes} episodes)",
+            file=sys.stderr,
+        )
+        if self.writer is not None:
+            self.writer.add_scalar("score_strict", strict["mean"], step)
+
+    def close(self) -> None:
+        """Finish the line and the files."""
+        self.bar.close()
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _tensorboard(folder: Path) -> Any:
+    from dfplan.errors import missing_extra
+
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise missing_extra("tensorboard", "tb", "--tensorboard") from error
+    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]

@@ -1,0 +1,48 @@
+"""How the bundled models are made: layout, length of training and data for each task, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dfplan.errors import unknown_name
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hold the defaults of ``dfplan train --env ...``.
+
+    Attributes:
+        stride: F, environment steps per token.
+        horizon: H, tokens.
+        steps: Optimiser steps.
+        data_steps: Environment steps to generate if no data set is named (the size of D4RL's own file).
+    """
+
+    stride: int
+    horizon: int
+    steps: int
+    data_steps: int
+
+
+RECIPES: dict[str, Recipe] = {
+    "maze2d-umaze": Recipe(stride=8, horizon=24, steps=6_000, data_steps=1_000_000),
+    "maze2d-medium": Recipe(stride=12, horizon=32, steps=8_000, data_steps=2_000_000),
+    "maze2d-large": Recipe(stride=15, horizon=32, steps=12_000, data_steps=4_000_000),
+    "maze2d-open": Recipe(stride=8, horizon=24, steps=6_000, data_steps=1_000_000),
+}
+
+
+def recipe_for(env: str) -> Recipe:
+    """Find the recipe of an environment id, its reward and version left aside.
+
+    Args:
+        env: For example ``"maze2d-large-v1"`` or ``"maze2d-large-dense-v1"``.
+
+    Raises:
+        ValueError: If there is none; ``--stride``, ``--horizon``, ``--steps`` and ``--data`` must then be given.
+    """
+    base = env.rsplit("-v", 1)[0].replace("-dense", "").replace("-multi", "").replace("-eval", "")
+    if base not in RECIPES:
+        error = unknown_name("training recipe", base, RECIPES)
+        raise ValueError(f"{error}; or give --data, --stride, --horizon and --steps")
+    return RECIPES[base]
