@@ -37,14 +37,12 @@ class ObjectiveConfig:
 
     Attributes:
         levels: Name of the level sampler, ``"independent"`` being the paper's.
-        no_goal: Share of samples whose goal token is at level K (no goal known).
         noisy_state: Share of samples whose state token has a random level (a noisy or missing observation).
         action_tokens: Action tokens per sample of the kind ``path``: the first chunk and random others.
         action_weight: Weight of an action token in the loss; a future token has 1.
     """
 
     levels: str = "mixed"
-    no_goal: float = 0.15
     noisy_state: float = 0.1
     action_tokens: int = 2
     action_weight: float = 4.0
@@ -52,9 +50,8 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         if self.levels not in LEVEL_SAMPLERS:
             raise unknown_name("level sampler", self.levels, LEVEL_SAMPLERS)
-        for name in ("no_goal", "noisy_state"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is a share and must lie in [0, 1], got {getattr(self, name)}")
+        if not 0.0 <= self.noisy_state <= 1.0:
+            raise ValueError(f"noisy_state is a share and must lie in [0, 1], got {self.noisy_state}")
         if self.action_tokens < 0 or self.action_weight < 0:
             raise ValueError("action_tokens and action_weight must be at least 0")
 
@@ -83,18 +80,15 @@ def draw_levels(
 ) -> Tensor:
     """Draw the levels of the tokens that are present, int64 (B, n).
 
-    Invalid (padded) tokens are at K. Future tokens follow the level sampler; action tokens have independent uniform
-    levels.
+    Invalid tokens (padding, a goal that is not known) are at K. Future tokens follow the level sampler; action tokens
+    have independent uniform levels.
     """
     B, n = tokens.shape
     k = torch.randint(0, levels + 1, (B, n), generator=generator)
     k[:, CONTEXT : spec.plan_tokens] = LEVEL_SAMPLERS[config.levels]((B, spec.horizon), levels, generator)
     noisy = torch.rand(B, generator=generator) < config.noisy_state
     k[:, STATE] = torch.where(noisy, k[:, STATE], torch.zeros(B, dtype=torch.int64))
-    unknown = torch.rand(B, generator=generator) < config.no_goal
-    if not spec.goal_columns:
-        unknown[:] = True
-    k[:, GOAL] = torch.where(unknown, torch.tensor(levels), torch.tensor(0))
+    k[:, GOAL] = 0
     return torch.where(valid, k, torch.full_like(k, levels))
 
 

@@ -47,7 +47,8 @@ class TrainConfig:
         causal: Share of batches with causal attention; the others use full attention.
         precision: ``"auto"`` (bf16 where the processor has it), ``"fp32"`` or ``"bf16"``.
         seed: Of initial weights, windows, levels and noise.
-        end_goal: Share of windows whose goal is where the episode ended.
+        end_goal: Share of the windows with a goal whose goal is where the episode ended.
+        no_goal: Share of windows without a goal.
         save_every: Steps between resumable states.
         validate_every: Steps between validations on held-out episodes.
         holdout: Share of episodes held out.
@@ -66,6 +67,7 @@ class TrainConfig:
     precision: str = "auto"
     seed: int = 0
     end_goal: float = 0.5
+    no_goal: float = 0.3
     save_every: int = 500
     validate_every: int = 1000
     holdout: float = 0.02
@@ -76,7 +78,7 @@ class TrainConfig:
         for name in ("steps", "batch", "save_every", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("causal", "end_goal", "ema", "holdout"):
+        for name in ("causal", "end_goal", "no_goal", "ema", "holdout"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.lr <= 0 or self.clip <= 0:
@@ -211,7 +213,7 @@ def _train(
     if config.batch % world:
         raise ValueError(f"batch must be divisible by the number of processes, got {config.batch} and {world}")
     training, heldout = split_episodes(episodes, config.holdout, config.seed)
-    windows = WindowSampler(training, spec, norm, end_goal=config.end_goal)
+    windows = WindowSampler(training, spec, norm, end_goal=config.end_goal, no_goal=config.no_goal)
     torch.manual_seed(config.seed)
     model = TransformerDenoiser(spec, config.model).to(device)
     loss_module: nn.Module = LossModule(model, config)
@@ -291,7 +293,7 @@ def validate(
     bf16: bool,
 ) -> dict[str, float]:
     """Compute the EMA weights' loss on held-out windows, on the same draws every time, causal and full."""
-    windows = WindowSampler(heldout, spec, norm, end_goal=config.end_goal)
+    windows = WindowSampler(heldout, spec, norm, end_goal=config.end_goal, no_goal=config.no_goal)
     own = {n: p.detach().clone() for n, p in model.named_parameters()}
     out: dict[str, float] = {}
     try:

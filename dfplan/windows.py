@@ -1,7 +1,7 @@
 """Cut training windows out of episodes: a start, a goal the data reached, and what came between.
 
-A window ends at goal contact and is padded with the goal at rest and with zero actions (goal tasks), or runs to the
-end of its episode and is padded with tokens that are marked invalid (tasks without a goal).
+A window with a goal ends at goal contact and is padded with the goal at rest; one without a goal runs to the end of its
+episode and is padded with tokens that are marked invalid.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dfplan.tokens import CONTEXT, Normalizer, TokenSpec, pack
+from dfplan.tokens import CONTEXT, GOAL, Normalizer, TokenSpec, pack
 
 FloatArray = NDArray[np.float32]
 
@@ -82,20 +82,31 @@ class WindowSampler:
 
     Every observation but the last of each episode is an equally likely start. The goal is the end of the episode with
     probability ``end_goal`` (if it lies within the horizon), else an observation 1 to H*F steps ahead in the same
-    episode, uniformly.
+    episode, uniformly. A share ``no_goal`` of the windows has no goal: they are not cut at a contact, so their states
+    and actions obey the dynamics throughout.
 
     Args:
         episodes: The data.
         spec: The layout.
         norm: The statistics.
-        end_goal: Share of windows whose goal is where the episode ended.
+        end_goal: Share of the windows with a goal whose goal is where the episode ended.
+        no_goal: Share of windows without a goal; 1 if the layout has none.
 
     Raises:
-        ValueError: If the data's widths do not fit the layout or there is no transition.
+        ValueError: If the data's widths do not fit the layout, or no episode is as long as a token.
     """
 
-    def __init__(self, episodes: EpisodeArrays, spec: TokenSpec, norm: Normalizer, *, end_goal: float = 0.5) -> None:
+    def __init__(
+        self,
+        episodes: EpisodeArrays,
+        spec: TokenSpec,
+        norm: Normalizer,
+        *,
+        end_goal: float = 0.5,
+        no_goal: float = 0.3,
+    ) -> None:
         self.spec, self.norm, self.end_goal = spec, norm, end_goal
+        self.no_goal = no_goal if spec.goal_columns else 1.0
         for name, array, width in (
             ("observations", episodes.observations, spec.obs_dim),
             ("actions", episodes.actions, spec.act_dim),
@@ -105,14 +116,17 @@ class WindowSampler:
                     f"{name} must have shape (n, {width}), got {array.shape}; the layout and the data differ"
                 )
         lengths = np.asarray(episodes.lengths, dtype=np.int64)
-        if lengths.sum() < 1:
-            raise ValueError("the data set has no transition; make or import one first")
+        if lengths.max(initial=0) < spec.stride:
+            raise ValueError(
+                f"no episode is as long as a token of {spec.stride} steps; the longest has {lengths.max(initial=0)}"
+            )
         self._obs, self._act, self._rew = episodes.observations, episodes.actions, episodes.rewards
         episode = np.repeat(np.arange(len(lengths)), lengths)
         action_start = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         self._offset = np.arange(int(lengths.sum())) - action_start[episode]  # step inside the episode, per transition
         self._obs_row = np.arange(int(lengths.sum())) + episode  # each episode has one observation more than actions
         self._left = lengths[episode] - self._offset  # transitions left, this one included
+        self._long = np.flatnonzero(self._left >= spec.stride)  # starts from which at least one token is whole
 
     def __len__(self) -> int:
         """Count the possible starts."""
@@ -128,40 +142,47 @@ class WindowSampler:
         Returns:
             A `Batch`; the same generator state gives the same windows.
         """
-        start = rng.integers(0, len(self), batch)
+        known = rng.random(batch) >= self.no_goal
+        start = np.where(known, rng.integers(0, len(self), batch), self._long[rng.integers(0, len(self._long), batch)])
         reach = np.minimum(self._left[start], self.spec.steps)
-        ahead = rng.integers(1, reach + 1)
         to_end = (rng.random(batch) < self.end_goal) & (self._left[start] <= self.spec.steps)
-        return self.window(start, np.where(to_end, self._left[start], ahead))
+        ahead = np.where(to_end | ~known, reach, rng.integers(1, reach + 1))
+        return self.window(start, ahead, known)
 
-    def window(self, start: NDArray[np.int64], ahead: NDArray[np.int64]) -> Batch:
-        """Build the windows that begin at transitions ``start`` (B,) and meet their goal ``ahead`` (B,) steps later."""
-        spec, L = self.spec, self.spec.steps
-        has_goal = bool(spec.goal_columns)
-        if not has_goal:
-            ahead = np.minimum(self._left[start], L)
-        step = np.arange(L + 1)[None, :]
+    def window(self, start: NDArray[np.int64], ahead: NDArray[np.int64], known: NDArray[np.bool_]) -> Batch:
+        """Build given windows.
+
+        Args:
+            start: int64 (B,), the transitions at which they begin.
+            ahead: int64 (B,), steps until the goal is met, or until the window ends if it has no goal.
+            known: bool (B,), whether there is a goal.
+        """
+        spec = self.spec
+        step = np.arange(spec.steps + 1)[None, :]
         obs = self._obs[self._obs_row[start][:, None] + np.minimum(step, ahead[:, None])]
         transition = start[:, None] + np.minimum(step[:, :-1], ahead[:, None] - 1)
-        over = step[:, 1:] > ahead[:, None]  # steps after goal contact
+        over = step[:, 1:] > ahead[:, None]
         act = np.where(over[..., None], np.float32(0), self._act[transition])
         goal = obs[:, -1][:, list(spec.goal_columns)]
-        if has_goal:
-            resting = (step >= ahead[:, None])[..., None] & np.isin(np.arange(spec.obs_dim), spec.rest_columns)
-            obs = np.where(resting, np.float32(0), obs)
+        resting = (known[:, None] & (step >= ahead[:, None]))[..., None]
+        obs = np.where(resting & np.isin(np.arange(spec.obs_dim), spec.rest_columns), np.float32(0), obs)
         arrays = (obs, act, goal, self._rew[transition])
         x0 = pack(spec, self.norm, *(torch.from_numpy(np.ascontiguousarray(v)) for v in arrays))
         ended = torch.from_numpy(over).reshape(len(start), spec.horizon, spec.stride).any(-1)
-        return self._weigh(x0, ended & (not has_goal))
+        return self._weigh(x0, ended, torch.from_numpy(known))
 
-    def _weigh(self, x0: Tensor, ended: Tensor) -> Batch:
-        """Mark padding: a token whose steps go past the end of an episode (B, H) is invalid; context is given, not
-        learned.
+    def _weigh(self, x0: Tensor, ended: Tensor, known: Tensor) -> Batch:
+        """Mark padding, given which tokens (B, H) go past the contact or the end, and which windows (B,) have a goal.
+
+        With a goal, future tokens go on as the goal at rest; separate action tokens end, since rest there is only a
+        way of speaking. Without a goal everything ends. Context is given, not learned.
         """
         spec = self.spec
         valid = torch.ones(x0.shape[:2], dtype=torch.bool)
-        for first in (CONTEXT, spec.plan_tokens)[: 2 if spec.kind == "path" else 1]:
-            valid[:, first : first + spec.horizon] = ~ended
+        valid[:, GOAL] = known
+        valid[:, CONTEXT : spec.plan_tokens] = ~ended | known[:, None]
+        if spec.kind == "path":
+            valid[:, spec.plan_tokens :] = ~ended
         weight = spec.column_mask().float() * valid.unsqueeze(-1)
         weight[:, :CONTEXT] = 0
         return Batch(x0, weight, valid)
