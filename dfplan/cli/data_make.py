@@ -1,8 +1,9 @@
-"""Make maze2d data on all cores: fixed shards, one tour each, so that the result does not depend on the number of workers."""
+"""Make maze2d data on all cores: fixed shards, one tour each, so that the number of workers changes nothing."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import multiprocessing
 import os
 import signal
@@ -50,13 +51,17 @@ def describe_env(name: str, rows: Sequence[str] | None = None) -> tuple[str, Row
     """
     env_id = dfplan_envs.resolve(name)
     info = next(info for info in dfplan_envs.list_envs() if info.id == env_id)
-    spec = gymnasium.spec(env_id)
+    spec = copy.deepcopy(gymnasium.spec(env_id))
     if (rows is None) == (env_id == CUSTOM_ENV):
         remedy = "pass --maze FILE" if rows is None else f"give {CUSTOM_ENV} as the environment, or drop --maze"
-        raise ValueError(f"a maze of your own goes with the environment {CUSTOM_ENV} and with no other, got {name}; {remedy}")
+        raise ValueError(
+            f"a maze of your own goes with the environment {CUSTOM_ENV} and with no other, got {name}; {remedy}"
+        )
     if "goal" in info.kwargs:
         plain = env_id.replace("-multi", "")
-        raise ValueError(f"{env_id} draws a goal for every episode, so data has no reward for it; make {plain}, same maze")
+        raise ValueError(
+            f"{env_id} draws a goal for every episode, so data has no reward for it; make {plain}, same maze"
+        )
     maze = as_maze(rows if rows is not None else info.kwargs["maze"])
     if rows is not None:
         spec.kwargs = {**spec.kwargs, "maze": list(maze.rows)}
@@ -243,3 +248,12 @@ def versions(*packages: str) -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
+
+
+def maze_rows(meta: dict[str, Any]) -> Rows | None:
+    """Return the maze that data with this `meta` was made in, or None when it does not say."""
+    if "maze" in meta:
+        return tuple(meta["maze"])
+    with contextlib.suppress(ValueError, KeyError):
+        return describe_env(meta["env"])[1]
+    return None

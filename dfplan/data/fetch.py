@@ -16,7 +16,7 @@ from typing import Any
 from dfplan.data.d4rl import BASE_URL, FILES, d4rl_dataset_dir, resolve_d4rl
 from dfplan.data.d4rl_file import read_d4rl
 from dfplan.data.files import atomic_path
-from dfplan.data.minari_io import check_new, datasets_root, register_namespaces, require_minari, staged_folder
+from dfplan.data.minari_io import check_new, register_namespaces, require_minari, staged_folder
 
 CHUNK_BYTES = 1 << 18
 TIMEOUT_S = 30.0
@@ -59,7 +59,7 @@ def fetch_d4rl(
             _download(url, temporary, progress)
         except (OSError, HTTPException) as error:
             raise _no_network(
-                f"{url}: {error}", f"save that address as FILE; `dfplan data import FILE` reads it"
+                f"{url}: {error}", "save that address as FILE; `dfplan data import FILE` reads it"
             ) from error
         try:
             read_d4rl(temporary)

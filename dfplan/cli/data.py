@@ -1,0 +1,349 @@
+"""`dfplan data`: make, import, fetch, list and show data. Heavy packages are imported inside the commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from dfplan.data import Episodes
+
+app = typer.Typer(no_args_is_help=True, help="Make, import, fetch, list and show data.")
+
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object to standard output and nothing else there.")
+]
+IdOption = Annotated[
+    str | None, typer.Option("--id", help="Id of the Minari dataset, (namespace/)name-vN.", metavar="ID")
+]
+NpzOption = Annotated[
+    Path | None, typer.Option("--npz", help="Also write the compact file that needs NumPy only.", metavar="FILE.npz")
+]
+MinariFlag = Annotated[
+    bool, typer.Option("--minari/--no-minari", help="Write a Minari dataset (needs dfplan[minari]).")
+]
+OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+AuthorOption = Annotated[str, typer.Option(help="Stored in the Minari dataset.")]
+EmailOption = Annotated[str | None, typer.Option(help="Stored in the Minari dataset.")]
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn expected errors into one line on standard error, and a termination signal into a clean stop."""
+    before = None
+    try:
+        before = signal.signal(signal.SIGTERM, _terminate)
+    except ValueError:
+        before = None  # not the main thread: signals belong to somebody else
+    try:
+        yield
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        _say(f"error: {error}")
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        _say("interrupted; nothing half-written is left")
+        raise typer.Exit(130) from error
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+@contextmanager
+def progress_bar(label: str, total: int | None, unit: str = "steps") -> Iterator[Callable[[int], None]]:
+    """Show a bar with rate and remaining time on standard error; yield the function that advances it."""
+    from tqdm import tqdm
+
+    pause_s = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants fewer lines
+    with tqdm(total=total, desc=label, unit=unit, unit_scale=True, file=sys.stderr, mininterval=pause_s) as bar:
+
+        def advance(amount: int) -> None:
+            bar.update(amount)
+
+        yield advance
+
+
+@app.command()
+def make(
+    env: Annotated[str, typer.Argument(help="A maze2d id or name, for example maze2d-large.", metavar="ENV")],
+    steps: Annotated[int, typer.Option(min=1, help="Environment steps to simulate.")] = 1_000_000,
+    noisy: Annotated[
+        bool,
+        typer.Option("--noisy/--clean", help="Add N(0, 0.5^2) to the controller's actions, as D4RL's option does."),
+    ] = True,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same data, for any number of workers.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="all cores")] = None,
+    maze: Annotated[
+        Path | None, typer.Option("--maze", help="Text of a maze of your own, for ENV maze2d.", metavar="FILE.txt")
+    ] = None,
+    dataset_id: IdOption = None,
+    npz: NpzOption = None,
+    minari: MinariFlag = True,
+    overwrite: OverwriteFlag = False,
+    author: AuthorOption = "dfplan",
+    author_email: EmailOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make maze2d data by D4RL's recipe, on all cores."""
+    with plain_errors():
+        from dfplan.cli.data_make import describe_env, make_episodes
+
+        begin = time.perf_counter()
+        rows = tuple(maze.read_text().split()) if maze is not None else None
+        env_id = describe_env(env, rows)[0]
+        dataset_id = dataset_id or make_id(env_id, noisy)
+        _check_outputs(dataset_id, minari, npz, overwrite)
+        with progress_bar(f"simulate {env_id}", steps) as advance:
+            episodes, spec = make_episodes(
+                env, steps, seed=seed, noisy=noisy, workers=workers or cores(), maze=rows, progress=advance
+            )
+        command = f"dfplan data make {env} --steps {steps} --{'noisy' if noisy else 'clean'} --seed {seed}"
+        episodes.meta["command"] = command + (f" --maze {maze.name}" if maze is not None else "")
+        about = {
+            "description": f"{env_id}: {episodes.meta['recipe']}. Rewards: {episodes.meta['reward']}.",
+            "algorithm_name": "waypoint PD controller" + (" with action noise N(0, 0.5^2)" if noisy else ""),
+            **_authors(author, author_email),
+        }
+        written = write_outputs(episodes, dataset_id, minari, npz, overwrite, spec, about)
+        report(episodes, {**written, "seconds": round(time.perf_counter() - begin, 3)}, as_json)
+
+
+@app.command("import")
+def import_file(
+    file: Annotated[Path, typer.Argument(help="One of D4RL's HDF5 files.", metavar="FILE.hdf5")],
+    env: Annotated[str | None, typer.Option(help="Environment id.", show_default="from D4RL's file name")] = None,
+    rewards: Annotated[
+        str, typer.Option(help="Which observation rewards[t] scores: 'same' row (D4RL's maze2d files) or the 'next'.")
+    ] = "same",
+    relabel: Annotated[bool, typer.Option("--relabel", help="Replace rewards by those of the environment.")] = False,
+    dataset_id: IdOption = None,
+    npz: NpzOption = None,
+    minari: MinariFlag = True,
+    overwrite: OverwriteFlag = False,
+    author: AuthorOption = "D4RL",
+    author_email: EmailOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Turn one of D4RL's HDF5 files into the same form: real transitions, rewards on the state after the step."""
+    with plain_errors():
+        from dfplan.cli.data_import import import_d4rl
+        from dfplan.data.d4rl import env_of_file
+
+        begin = time.perf_counter()
+        known = env if env is not None else env_of_file(file)
+        dataset_id = dataset_id or f"d4rl-hdf5/{known or import_name(file)}"
+        _check_outputs(dataset_id, minari, npz, overwrite)
+        episodes, spec, warning = import_d4rl(file, known, rewards, relabel)
+        if warning:
+            _say(f"warning: {warning}")
+        episodes.meta["command"] = f"dfplan data import {file.name}"
+        about = {
+            "description": f"D4RL's {file.name}; transitions that are not real left out, "
+            "rewards score the state after the step.",
+            "algorithm_name": "waypoint PD controller",
+            **_authors(author, author_email),
+        }
+        written = write_outputs(episodes, dataset_id, minari, npz, overwrite, spec, about)
+        report(episodes, {**written, "seconds": round(time.perf_counter() - begin, 3)}, as_json)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="D4RL's maze2d-large, or a Minari id such as D4RL/pointmaze/large-v2.")],
+    overwrite: OverwriteFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Download public data: one of D4RL's maze2d files, or a dataset from Minari's remote."""
+    with plain_errors():
+        from dfplan.data.fetch import fetch_d4rl, fetch_minari
+
+        if "/" in name:
+            path, then = fetch_minari(name, overwrite=overwrite), f"dfplan data show {name}"
+        else:
+            with progress_bar(f"fetch {name}", None, "B") as advance:
+                path = fetch_d4rl(name, overwrite=overwrite, progress=_bytes_bar(advance))
+            then = f"dfplan data import {path}"
+        if as_json:
+            typer.echo(json.dumps({"name": name, "path": str(path)}))
+        else:
+            typer.echo(f"{path}\nnext: {then}")
+
+
+@app.command("list")
+def list_data(as_json: JsonFlag = False) -> None:
+    """List the data on this machine: Minari datasets, and D4RL's files in its cache folder."""
+    with plain_errors():
+        from dfplan.data.fetch import cached_d4rl_files
+        from dfplan.data.minari_io import list_minari
+
+        try:
+            found = list_minari()
+        except ImportError as error:
+            found = {}
+            _say(str(error))
+        datasets = [_dataset_row(dataset_id, metadata) for dataset_id, metadata in found.items()]
+        files = cached_d4rl_files()
+        if as_json:
+            typer.echo(json.dumps({"minari": datasets, "d4rl": files}))
+            return
+        from dfplan.cli.data_text import list_text
+
+        typer.echo(list_text(datasets, files), nl=False)
+
+
+@app.command()
+def show(
+    source: Annotated[str, typer.Argument(help="A Minari id, or a .npz or .hdf5 file.", metavar="ID|FILE")],
+    plot: Annotated[Path | None, typer.Option(help="Draw coverage into this picture.", metavar="FILE.png")] = None,
+    cells: Annotated[float, typer.Option(min=0.01, help="Coverage grid cells per unit of x and y.")] = 2.0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print sizes and statistics, and draw which places were visited."""
+    with plain_errors():
+        from dfplan.cli.data_text import show_text
+        from dfplan.data import load_episodes
+        from dfplan.data.stats import coverage, summary
+
+        episodes = load_episodes(source)
+        facts = {"source": source, **summary(episodes)}
+        if plot is not None:
+            from dfplan.cli.data_make import maze_rows
+            from dfplan.plotting.coverage import save_coverage
+
+            counts, corner = coverage(episodes, cells)
+            save_coverage(counts, corner, cells, plot, title=source, maze=maze_rows(episodes.meta))
+            facts["plot"] = str(plot)
+        typer.echo(json.dumps(facts) if as_json else show_text(episodes, facts, cells), nl=as_json)
+
+
+def cores() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_id(env_id: str, noisy: bool) -> str:
+    """Return the default id of made data: maze2d-large-v1 becomes maze2d/large-noisy-v0."""
+    name = env_id.removeprefix("maze2d-").rpartition("-v")[0] or "custom"
+    return f"maze2d/{name}-{'noisy' if noisy else 'clean'}-v0"
+
+
+def import_name(file: Path) -> str:
+    """Return a dataset name for a file of any name."""
+    return re.sub(r"[^-_A-Za-z0-9]+", "-", file.stem).strip("-") + "-v0"
+
+
+def _bytes_bar(advance: Callable[[int], None]) -> Callable[[int, int | None], None]:
+    seen = 0
+
+    def show_bytes(done: int, total: int | None) -> None:
+        nonlocal seen
+        advance(done - seen)
+        seen = done
+
+    return show_bytes
+
+
+def _authors(author: str, email: str | None) -> dict[str, Any]:
+    return {"author": {author}, **({"author_email": {email}} if email else {})}
+
+
+def _check_outputs(dataset_id: str, minari: bool, npz: Path | None, overwrite: bool) -> None:
+    """Refuse, before any work, what could not be written after it."""
+    if not minari and npz is None:
+        raise ValueError("nothing to write: --no-minari needs --npz FILE.npz")
+    if npz is not None and npz.suffix != ".npz":
+        raise ValueError(f"an episode file must be named *.npz, got {npz.name!r}")
+    if npz is not None and npz.exists() and not overwrite:
+        raise ValueError(f"{npz} exists; pass --overwrite to replace it")
+    if minari:
+        from dfplan.data.minari_io import check_new, require_minari
+
+        check_new(dataset_id, overwrite)
+        try:
+            require_minari()
+        except ImportError as error:
+            raise ImportError(f"{error}; or write the compact file only: --no-minari --npz FILE.npz") from error
+
+
+def write_outputs(
+    episodes: Episodes,
+    dataset_id: str,
+    minari: bool,
+    npz: Path | None,
+    overwrite: bool,
+    spec: Any,
+    about: dict[str, Any],
+) -> dict[str, str]:
+    """Write the compact file and the Minari dataset, each whole or not at all; return where they are."""
+    from dfplan.data import save_npz
+
+    written: dict[str, str] = {}
+    if npz is not None:
+        written["npz"] = str(save_npz(episodes, npz))
+    if minari:
+        from dfplan.cli.data_make import versions
+        from dfplan.data.minari_io import save_minari
+
+        made_with = versions("minari", "mujoco")
+        scores = episodes.meta.get("reference_scores", {})
+        metadata = {
+            **about,
+            "code_permalink": f"dfplan {made_with['dfplan']}: {episodes.meta['command']}",
+            "requirements": ["mujoco>=3.1", "gymnasium>=1.0"],
+            **({"ref_min_score": scores["min"], "ref_max_score": scores["max"]} if scores else {}),
+        }
+        with progress_bar(f"write {dataset_id}", episodes.steps) as advance:
+            folder = save_minari(
+                episodes, dataset_id, env_spec=spec, metadata=metadata, overwrite=overwrite, progress=advance
+            )
+        written |= {"id": dataset_id, "path": str(folder)}
+    return written
+
+
+def report(episodes: Episodes, written: dict[str, Any], as_json: bool) -> None:
+    """Print what was written."""
+    facts = {**written, "episodes": len(episodes), "steps": episodes.steps, "digest": episodes.digest()}
+    if as_json:
+        typer.echo(json.dumps({**facts, "meta": episodes.meta}))
+        return
+    typer.echo(
+        f"{facts['episodes']} episodes, {facts['steps']} steps, {facts['seconds']:.1f} s, digest {facts['digest']}"
+    )
+    for key in ("id", "path", "npz"):
+        if key in written:
+            typer.echo(f"{key}: {written[key]}")
+    source = written.get("id", written.get("npz"))
+    env = episodes.meta.get("env", "ENV")
+    typer.echo(f"next: dfplan data show {source}, or train on it: dfplan train --env {env} --data {source}")
+
+
+def _dataset_row(dataset_id: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    recipe = metadata.get("dfplan") or {}
+    env = recipe.get("env")
+    if env is None and metadata.get("env_spec"):
+        env = json.loads(metadata["env_spec"]).get("id")
+    return {
+        "id": dataset_id,
+        "episodes": metadata["total_episodes"],
+        "steps": metadata["total_steps"],
+        "size_mb": metadata.get("dataset_size"),
+        "env": env,
+        "author": sorted(metadata.get("author") or []),
+    }
