@@ -2,8 +2,8 @@
 
     python benchmarks/open_loop_gap.py --json benchmarks/results/open-loop-gap-large.json
 
-``open_loop``: the actions of one plan are applied one after the other, without feedback. ``requery``: the plan is kept, and at every
-step the model is asked for the next action from the measured state. The ball is compared with the plan at every token.
+``open_loop``: the actions of one plan are applied one after the other, without feedback. ``requery``: the plan is kept, and at
+every step the model is asked for the next action from the measured state. The ball is compared with the plan at every token.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ def rollout(
             times = torch.tensor([[step + (i + 1.0) * plan.stride for i in range(4)]])
             action = planner.first_actions(state, plan.states_at(times), generator=generator)[0, 0]
         else:
-            assert plan.actions is not None
-            action = plan.actions[0, step]
+            action = plan.actions[0, step]  # type: ignore[index]  # asked for with actions=True
         state = env.step(action.clamp(-1, 1).numpy())[0]
         if (step + 1) % plan.stride == 0:
             planned = plan.observations[0, (step + 1) // plan.stride, :2].numpy()

@@ -2,7 +2,7 @@
 
     python benchmarks/plan_speed.py --json benchmarks/results/plan-speed-large.json
 
-Run it on an idle machine. Each row is the median and the 95th percentile over ``--repeats`` plans from different starts.
+Run it on an idle machine. Each row is the median and the 95th percentile over ``--repeats`` plans.
 """
 
 from __future__ import annotations
