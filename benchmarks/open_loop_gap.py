@@ -2,8 +2,9 @@
 
     python benchmarks/open_loop_gap.py --json benchmarks/results/open-loop-gap-large.json
 
-``open_loop``: the actions of one plan are applied one after the other, without feedback. ``requery``: the plan is kept, and at
-every step the model is asked for the next action from the measured state. The ball is compared with the plan at every token.
+``open_loop``: the actions of one plan are applied one after the other, without feedback. ``requery``: the plan is kept,
+and at every step the model is asked for the next action from the measured state. The ball is compared with the plan at
+every token.
 """
 
 from __future__ import annotations
