@@ -1,31 +1,16 @@
-"""Write files so that nobody ever sees half of one."""
+"""Plain JSON without NaN, and files that are never half written."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its place if all goes well and vanishes if not."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from dfplan.data.files import atomic_path
 
 
 def plain(value: Any) -> Any:
@@ -53,11 +38,11 @@ def to_json(value: Any) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file at once."""
     text = to_json(value)
-    with replacing(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write a compressed npz file at once."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **dict(arrays))

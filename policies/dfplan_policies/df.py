@@ -22,6 +22,11 @@ class Planner(Protocol):
     """What the policy needs of a planner; `dfplan.DFPlanner` has it."""
 
     @property
+    def config(self) -> Any:
+        """Defaults, with ``samples`` and ``action_steps``."""
+        ...
+
+    @property
     def plan(self) -> Callable[..., Any]:
         """Plan: (obs (B, O), goal (B, G) or None, ..., generator=) -> `dfplan.Plan`."""
         ...
@@ -73,7 +78,7 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         executor_options: Fields of the executor, for example ``{"lookahead": 0.6}``.
         warm_start: Whether a routine re-plan starts from the shifted previous plan.
         keep_shorter: Whether a routine re-plan is dropped if the plan in use is nearer to the goal.
-        action_steps: Denoising steps for the actions of ``diffused_actions``.
+        action_steps: Denoising steps for the actions of ``diffused_actions``; the planner's default if None.
         **plan_options: Passed to ``planner.plan``: ``samples``, ``schedule``, ``slope``, ``steps``, ``attention``,
             ``eta``, ``hold``, ``guidance``.
 
@@ -92,10 +97,13 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         executor_options: Mapping[str, Any] | None = None,
         warm_start: bool = False,
         keep_shorter: bool = False,
-        action_steps: int = 1,
+        action_steps: int | None = None,
         **plan_options: Any,
     ) -> None:
-        for name, value in (("replan_every", replan_every), ("action_steps", action_steps)):
+        samples = plan_options.pop("samples", None)
+        samples = planner.config.samples if samples is None else samples
+        action_steps = planner.config.action_steps if action_steps is None else action_steps
+        for name, value in (("replan_every", replan_every), ("action_steps", action_steps), ("samples", samples)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if seed < 0:
@@ -109,7 +117,8 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         self.warm_start = warm_start
         self.keep_shorter = keep_shorter
         self.action_steps = action_steps
-        self.plan_options = {"samples": 16, **plan_options}
+        self.samples = samples
+        self.plan_options = plan_options
 
     def begin(self, episode: int) -> DFMemory:
         """Return an empty memory."""
@@ -157,8 +166,8 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
     def _replan(self, memory: DFMemory, observation: FloatArray, goal: FloatArray | None, *, stuck: bool) -> DFMemory:
         """Make a plan and start to follow it, unless the one in use is nearer to the goal and that is wanted."""
         sticks = memory.sticks + 1 if stuck else 0
-        options = dict(self.plan_options)
-        options["samples"] *= min(MOST_SAMPLES, 2 ** max(0, sticks - 1))
+        samples = self.samples * min(MOST_SAMPLES, 2 ** max(0, sticks - 1))
+        options = {**self.plan_options, "samples": samples}
         usable = bool(memory.plans) and not stuck and not _goal_moved(memory, goal)
         if self.warm_start and memory.raw is not None and usable:
             options |= {"warm_start": memory.raw[0], "elapsed": torch.tensor([memory.step - memory.raw[1]])}

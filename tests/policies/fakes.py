@@ -48,6 +48,7 @@ class FakePlanner:
     stride: int = 15
     jitter: float = 0.0
     arrives: bool = True
+    config: Any = field(default_factory=lambda: SimpleNamespace(samples=16, action_steps=1))
     calls: list[dict[str, Any]] = field(default_factory=list)
     queries: list[Any] = field(default_factory=list)
 

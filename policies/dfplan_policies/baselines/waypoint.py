@@ -13,7 +13,11 @@ from dfplan_policies.protocol import FloatArray
 
 
 class Controller(Protocol):
-    """A controller that heads for a target; `dfplan_envs.maze2d.WaypointController` is one."""
+    """A controller that heads for a target; `dfplan_envs.maze2d.WaypointController` is one.
+
+    Acting may set attributes anew and draw from a random generator, but not change a list or a dict in place, except to
+    add to a cache.
+    """
 
     def act(self, observation: Any, target: Any) -> Any:
         """Return the action (A,) for a measured state (O,) and a target (G,)."""
@@ -47,5 +51,14 @@ class WaypointPolicy(PerEnvironmentPolicy[Controller]):
             raise ValueError(
                 "the waypoint policy needs a goal, got none; wrap the environment in GoalObservation or pass goal="
             )
-        controller = copy.deepcopy(memory)
+        controller = _fork(memory)
         return np.asarray(controller.act(observation, goal)), controller
+
+
+def _fork(controller: Controller) -> Controller:
+    """Copy a controller with random generators of its own; what it never changes in place is shared."""
+    fork = copy.copy(controller)
+    for name, value in vars(controller).items():
+        if isinstance(value, np.random.Generator):
+            setattr(fork, name, copy.deepcopy(value))
+    return fork

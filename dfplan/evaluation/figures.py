@@ -1,0 +1,108 @@
+"""Draw an evaluation: what environments and plans are to `dfplan.plotting`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dfplan.evaluation.metrics import normalise
+from dfplan.evaluation.report import Report
+from dfplan.evaluation.rollout import EpisodeRecord, make_env
+from dfplan.plotting import MazeMap, PathPanel, denoising_gif, paths_figure, plan_figure
+from dfplan_envs.maze2d.layouts import CELL_OFFSET
+from dfplan_envs.maze2d.physics import DT_S
+from dfplan_envs.maze2d.task import GOAL_RADIUS
+from dfplan_policies import PlanView
+
+if TYPE_CHECKING:
+    from dfplan import DFPlanner, Plan
+
+PANELS = 6
+
+
+def maze_map(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> MazeMap:
+    """Return the map of an environment's maze."""
+    env: Any = make_env(env_id, env_kwargs)
+    try:
+        return MazeMap(env.unwrapped.maze.rows, CELL_OFFSET)
+    finally:
+        env.close()
+
+
+def draw_paths(report: Report, path: str | Path, env_kwargs: Mapping[str, Any] | None = None) -> Path:
+    """Draw the first episodes: executed paths coloured by time, plans beneath.
+
+    Raises:
+        ImportError: If the extra ``viz`` is not installed.
+    """
+    panels = [
+        PathPanel(
+            _panel_title(report.env_id, record),
+            record.observations[:, :2],
+            record.goal,
+            [plan.curve() for plan in record.telemetry.plans],
+        )
+        for record in report.records[:PANELS]
+    ]
+    return paths_figure(
+        path, maze_map(report.env_id, env_kwargs), panels, dt_s=DT_S, title=_title(report), goal_radius=GOAL_RADIUS
+    )
+
+
+def _title(report: Report) -> str:
+    m = report.metrics
+    who = " · ".join(str(m[key]) for key in ("policy", "executor") if m.get(key))
+    score = m["score"]["strict"]
+    text = f"{report.env_id}   {who}"
+    if score["mean"] is not None:
+        error = "" if score["stderr"] is None else f" ± {score['stderr']:.1f}"
+        text += f"   score {score['mean']:.1f}{error} over {m['episodes']} episodes"
+    return text
+
+
+def _panel_title(env_id: str, record: EpisodeRecord) -> str:
+    score = normalise(env_id, [record.strict_return])
+    value = f"return {record.strict_return:.0f}" if score is None else f"score {score[0]:.0f}"
+    reach = "goal never reached" if record.first_reach is None else f"goal after {record.first_reach * DT_S:.2f} s"
+    return f"episode {record.number}: {value}, {reach}"
+
+
+def draw_plan(plan: Plan, view: PlanView, maze: MazeMap, path: str | Path, title: str) -> Path:
+    """Draw the first environment's plan over its candidates.
+
+    Raises:
+        ImportError: If the extra ``viz`` is not installed.
+    """
+    candidates = plan.candidates[0].numpy()
+    return plan_figure(
+        path, maze, view.curve(), candidates, view.states, view.goal, title=title, goal_radius=GOAL_RADIUS
+    )
+
+
+def draw_denoising(plan: Plan, maze: MazeMap, path: str | Path, title: str) -> Path:
+    """Draw the first environment's plan being denoised; the plan must have been made with ``trace=True``.
+
+    Raises:
+        ImportError: If the extra ``viz`` is not installed.
+        ValueError: If the plan holds no trace.
+    """
+    if plan.trace is None:
+        raise ValueError("the plan holds no trace; make it with planner.plan(..., trace=True)")
+    trace = plan.trace[:, 0].numpy()
+    levels = plan.schedule[:, -(trace.shape[2] - 1) :].numpy()
+    goal = None if plan.goal is None else plan.goal[0].numpy()
+    return denoising_gif(
+        path, maze, trace, levels, goal, selected=int(plan.selected[0]), title=title, goal_radius=GOAL_RADIUS
+    )
+
+
+def trace_plan(planner: DFPlanner, record: EpisodeRecord, **options: Any) -> Plan:
+    """Plan once more from an episode's start, keeping the whole denoising history."""
+    import torch
+
+    generator = torch.Generator().manual_seed(record.seed)
+    start, goal = record.observations[:1], np.asarray(record.goal, dtype=np.float32)[None]
+    return planner.plan(start, goal, generator=generator, trace=True, **options)

@@ -1,0 +1,36 @@
+"""Figures and animations; needs the extra ``viz``. Works on numpy arrays and knows no environment.
+
+matplotlib is imported when something is drawn.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dfplan.plotting.denoising import denoising_gif
+    from dfplan.plotting.maze import MazeMap
+    from dfplan.plotting.paths import PathPanel, paths_figure
+    from dfplan.plotting.plan import plan_figure
+
+_LAZY = {
+    "MazeMap": "maze",
+    "PathPanel": "paths",
+    "denoising_gif": "denoising",
+    "paths_figure": "paths",
+    "plan_figure": "plan",
+}
+
+
+__all__ = ["MazeMap", "PathPanel", "denoising_gif", "paths_figure", "plan_figure"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"dfplan.plotting.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'dfplan.plotting' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
