@@ -1,0 +1,151 @@
+"""Write the tables of README and docs from the committed results.
+
+    python benchmarks/tables.py          # rewrite what stands between the markers
+    python benchmarks/tables.py --check  # fail if a page is out of date
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end table -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+MAZES = ("umaze", "medium", "large")
+MARKER = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end table -->)", re.S)
+
+
+def load(name: str) -> dict[str, Any]:
+    """Read a result; an empty dictionary if it has not been made."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def pm(value: dict[str, Any] | None) -> str:
+    """Write a mean with its standard error."""
+    return "not run" if not value else f"{value['mean']:.1f} ± {value['stderr']:.1f}"
+
+
+def score(result: dict[str, Any], kind: str = "strict") -> str:
+    """Write a score."""
+    return pm(result["score"][kind]) if result else "not run"
+
+
+PUBLISHED = (
+    ("IQL", "47.4 / 34.9 / 58.6", "strict", "its actions; arXiv 2407.01392"),
+    ("Diffuser", "113.9 / 121.5 / 123.0", "strict", "a hand-written controller; arXiv 2407.01392"),
+    ("Diffuser, own actions", "6.3 / 13.5 / 6.3", "strict", "its actions; arXiv 2407.01392"),
+    ("Diffusion Forcing with MCG", "116.7 / 149.4 / 159.0", "strict", "its actions; arXiv 2407.01392"),
+    ("Diffusion Veteran", "136.6 / 150.7 / 203.6", "latched", "a learned inverse dynamics"),
+    ("HorizonFlow", "137.5 / 154.8 / 205.2", "holding the goal", "as published"),
+)
+
+
+def scores() -> str:
+    """Strict scores of ours and of the references, and what others have published."""
+    rows = [
+        "| who | umaze | medium | large | counted | episodes | who moves the ball |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    ours = (
+        ("**dfplan**, executor `path`", "path", "a PD controller chasing a point on the plan"),
+        ("**dfplan**, executor `diffused_actions`", "diffused", "the model's own actions"),
+        ("the controller that made the data", "waypoint", "itself (`--policy waypoint`)"),
+        ("random actions", "random", "`--policy random`"),
+    )
+    for label, kind, mover in ours:
+        found = [load(f"{m}-{kind}") for m in MAZES]
+        counts = sorted({str(r["episodes"]) for r in found if r}) or ["-"]
+        rows.append(f"| {label} | {' | '.join(score(r) for r in found)} | strict | {', '.join(counts)} | {mover} |")
+    for label, values, counted, mover in PUBLISHED:
+        rows.append(f"| {label} | {' | '.join(values.split(' / '))} | {counted} | published | {mover} |")
+    return "\n".join(rows)
+
+
+def details() -> str:
+    """Everything the evaluator measured, one line per result."""
+    rows = [
+        "| result | strict | latched | success | first reach, steps | plan, s median / p95 | network calls per plan |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for kind in ("path", "diffused", "waypoint"):
+        for maze in MAZES:
+            r = load(f"{maze}-{kind}")
+            if not r:
+                continue
+            plan = r["plan_seconds"]
+            timing = "-" if plan["median"] is None else f"{plan['median']:.2f} / {plan['p95']:.2f}"
+            calls = "-" if plan["median"] is None else f"{r['network_evaluations']:.0f}"
+            first = r["first_reach_steps"]["mean"]
+            rows.append(
+                f"| {maze}-{kind} | {score(r)} | {score(r, 'latched')} | {r['success_rate']:.3f} "
+                f"| {'-' if first is None else f'{first:.0f}'} | {timing} | {calls} |"
+            )
+    return "\n".join(rows)
+
+
+def speed() -> str:
+    """Seconds per plan."""
+    result = load("plan-speed-large")
+    rows = [
+        "| samples | threads | precision | schedule | median, s | p95, s |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for r in result.get("rows", []):
+        rows.append(
+            f"| {r['samples']} | {r['threads']} | {r['precision']} | {r['schedule']} "
+            f"| {r['median_s']:.3f} | {r['p95_s']:.3f} |"
+        )
+    return "\n".join(rows)
+
+
+def gap() -> str:
+    """Distance between ball and plan."""
+    result = load("open-loop-gap-large")
+    rows = ["| steps | open loop, cells | asked again every step, cells |", "| --- | --- | --- |"]
+    for a, b in zip(result.get("open_loop", []), result.get("requery", []), strict=True):
+        rows.append(
+            f"| {a['steps']} | {a['mean']:.2f} ± {a['stderr']:.2f} (p90 {a['p90']:.2f}) "
+            f"| {b['mean']:.2f} ± {b['stderr']:.2f} (p90 {b['p90']:.2f}) |"
+        )
+    return "\n".join(rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"scores": scores, "details": details, "speed": speed, "gap": gap}
+
+
+def render(text: str) -> str:
+    """Fill all tables of a page.
+
+    Raises:
+        KeyError: If a marker names an unknown table.
+    """
+    return MARKER.sub(lambda m: f"{m[1]}{TABLES[m['name']]()}\n{m[4]}", text)
+
+
+def main() -> int:
+    """Rewrite or check the pages; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = []
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        old = page.read_text(encoding="utf-8")
+        new = render(old)
+        if new != old:
+            stale.append(str(page.relative_to(ROOT)))
+            if not check:
+                page.write_text(new, encoding="utf-8")
+    print(f"{'out of date' if check else 'rewritten'}: {', '.join(stale) or 'none'}", file=sys.stderr)
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
