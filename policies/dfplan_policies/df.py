@@ -173,7 +173,7 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
             options |= {"warm_start": memory.raw[0], "elapsed": torch.tensor([memory.step - memory.raw[1]])}
         row_goal = None if goal is None else _row(goal)
         plan = self.planner.plan(_row(observation), row_goal, generator=self._generator(memory)(), **options)
-        view = _view(plan, goal, memory.step, stuck)
+        view = view_plan(plan, goal, memory.step, stuck)
         track, raw = self.executor.start(view), (plan, memory.step) if self.warm_start else None
         if self.keep_shorter and usable and self._is_nearer(memory.track, track):
             track, raw = memory.track, memory.raw
@@ -218,7 +218,7 @@ def _numpy(values: Any) -> FloatArray:
     return np.asarray(values.detach().cpu().numpy(), dtype=np.float64)
 
 
-def _view(plan: Any, goal: FloatArray | None, step: int, stuck: bool) -> PlanView:
+def view_plan(plan: Any, goal: FloatArray | None, step: int = 0, stuck: bool = False) -> PlanView:
     """Copy the selected plan of a batch of one into numpy."""
     return PlanView(
         states=_numpy(plan.observations)[0],

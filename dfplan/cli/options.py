@@ -1,0 +1,130 @@
+"""Options that `dfplan eval` and `dfplan plan` share, and what follows from them."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dfplan.errors import unknown_name
+
+if TYPE_CHECKING:
+    from dfplan_policies import Policy
+
+Env = Annotated[str, typer.Option(help="Environment, for example maze2d-large; `dfplan envs` lists them.")]
+Seed = Annotated[int, typer.Option(help="Decides all starts and all draws.")]
+CheckpointName = Annotated[
+    str | None, typer.Option(metavar="NAME|DIR|HUB", help="Checkpoint; by default the environment's bundled one.")
+]
+Samples = Annotated[int | None, typer.Option(help="Candidates per plan.")]
+Schedule = Annotated[
+    str | None, typer.Option(help="Scheduling matrix: pyramid, full_sequence, autoregressive, trapezoid ...")
+]
+Slope = Annotated[float | None, typer.Option(help="Rows by which each token lags behind the one before.")]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps per token.")]
+Attention = Annotated[str | None, typer.Option(help="causal or full.")]
+Eta = Annotated[float | None, typer.Option(help="0 (DDIM) to 1 (DDPM).")]
+Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda ...")]
+Threads = Annotated[int | None, typer.Option(help="Threads of torch in each process; by default torch decides.")]
+Out = Annotated[Path | None, typer.Option(help="Run folder; by default a new one in runs/.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Keep the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def base_name(env_id: str) -> str:
+    """Return the maze's name: ``maze2d-large`` for ``maze2d-large-dense-v1`` and ``maze2d-multi-large-v1``."""
+    return re.sub(r"-v\d+$", "", env_id).replace("multi-", "").replace("-dense", "")
+
+
+def choose_checkpoint(checkpoint: str | None, env_id: str) -> str:
+    """Return the checkpoint to use.
+
+    Raises:
+        ValueError: If none was given and none is bundled for the environment.
+    """
+    if checkpoint is not None:
+        return checkpoint
+    from dfplan.checkpoint import list_pretrained
+
+    bundled = [row["name"] for row in list_pretrained()]
+    name = base_name(env_id)
+    if name not in bundled:
+        listed = ", ".join(bundled) or "none"
+        raise ValueError(
+            f"no checkpoint is bundled for {env_id} (bundled: {listed}); pass --checkpoint or `dfplan train`"
+        )
+    return name
+
+
+def run_folder(out: Path | None, name: str) -> Path:
+    """Return the folder to write to: the one asked for, or a new one in ``runs``."""
+    if out is not None:
+        if out.exists() and not out.is_dir():
+            raise ValueError(f"--out must name a folder, but {out} is a file; choose another name")
+        return out
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def check_device(device: str) -> None:
+    """Check that a device exists before anything is loaded onto it.
+
+    Raises:
+        ValueError: If its kind is unknown or it is not there.
+    """
+    import torch
+
+    kind = device.partition(":")[0]
+    kinds = ("cpu", "cuda", "mps")
+    if kind not in kinds:
+        raise unknown_name("device", device, kinds)
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[kind]:
+        raise ValueError(f"device {device!r} is not there; use --device cpu")
+    torch.empty(0, device=device)
+
+
+def build_policy(
+    spec: str, env_id: str, *, seed: int, checkpoint: str | None, device: str, options: dict[str, Any]
+) -> Policy:
+    """Build a policy for an environment.
+
+    Raises:
+        ValueError: If the name is unknown, or options are given that the policy does not have.
+    """
+    from dfplan_policies import find_policy, load_policy
+
+    entry, _ = find_policy(spec)
+    if not entry.plans:
+        asked = [*options, *(["checkpoint"] if checkpoint else [])]
+        if asked:
+            names = ", ".join("--" + name.replace("_", "-") for name in asked)
+            raise ValueError(
+                f"the policy {entry.name!r} does not plan and has no {names}; leave it out or use --policy df"
+            )
+        return load_policy(spec, seed=seed, device=device, controller=_controller(env_id), act_dim=_act_dim(env_id))
+    check_device(device)
+    return load_policy(spec, seed=seed, device=device, checkpoint=choose_checkpoint(checkpoint, env_id), **options)
+
+
+def _controller(env_id: str) -> Any:
+    """Return what makes the environment's own controller."""
+    from functools import partial
+
+    from dfplan.evaluation.rollout import make_env
+    from dfplan_envs.maze2d import WaypointController
+
+    env: Any = make_env(env_id)
+    return partial(WaypointController, env.unwrapped.maze)
+
+
+def _act_dim(env_id: str) -> int:
+    from dfplan.evaluation.rollout import make_env
+
+    return int(make_env(env_id).action_space.shape[0])  # type: ignore[index]
