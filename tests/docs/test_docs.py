@@ -94,7 +94,9 @@ def parse(words: list[str]) -> None:
 
     command: Any = typer.main.get_command(app)
     context = None
-    words = [word for word in words if word != "--help"]  # would print and leave
+    words = [word for word in words if word not in ("--help", "--version")]  # would print and leave
+    if not words:
+        return
     while True:
         context = command.make_context(command.name or "dfplan", list(words), parent=context)
         rest = [*getattr(context, "_protected_args", []), *context.args]
