@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Make, import, fetch, list and show data.")
 
+Advance = Callable[..., None]
+TEXT_CELLS, PICTURE_CELLS = 2.0, 10.0
+
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object to standard output and nothing else there.")
 ]
@@ -67,14 +70,18 @@ def _say(text: str) -> None:
 
 
 @contextmanager
-def progress_bar(label: str, total: int | None, unit: str = "steps") -> Iterator[Callable[[int], None]]:
-    """Show a bar with rate and remaining time on standard error; yield the function that advances it."""
+def progress_bar(label: str, total: int | None, unit: str = "steps") -> Iterator[Advance]:
+    """Show a bar with rate and remaining time on standard error; yield the function that advances it.
+
+    That function takes the amount, and the total where it was not known before.
+    """
     from tqdm import tqdm
 
     pause_s = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants fewer lines
     with tqdm(total=total, desc=label, unit=unit, unit_scale=True, file=sys.stderr, mininterval=pause_s) as bar:
 
-        def advance(amount: int) -> None:
+        def advance(amount: int, found_total: int | None = None) -> None:
+            bar.total = bar.total or found_total
             bar.update(amount)
 
         yield advance
@@ -172,13 +179,14 @@ def fetch(
 ) -> None:
     """Download public data: one of D4RL's maze2d files, or a dataset from Minari's remote."""
     with plain_errors():
+        from dfplan.data.d4rl import resolve_d4rl
         from dfplan.data.fetch import fetch_d4rl, fetch_minari
 
         if "/" in name:
             path, then = fetch_minari(name, overwrite=overwrite), f"dfplan data show {name}"
         else:
-            with progress_bar(f"fetch {name}", None, "B") as advance:
-                path = fetch_d4rl(name, overwrite=overwrite, progress=_bytes_bar(advance))
+            with progress_bar(f"fetch {resolve_d4rl(name)}", None, "B") as advance:
+                path = fetch_d4rl(name, overwrite=overwrite, progress=advance)
             then = f"dfplan data import {path}"
         if as_json:
             typer.echo(json.dumps({"name": name, "path": str(path)}))
@@ -212,7 +220,12 @@ def list_data(as_json: JsonFlag = False) -> None:
 def show(
     source: Annotated[str, typer.Argument(help="A Minari id, or a .npz or .hdf5 file.", metavar="ID|FILE")],
     plot: Annotated[Path | None, typer.Option(help="Draw coverage into this picture.", metavar="FILE.png")] = None,
-    cells: Annotated[float, typer.Option(min=0.01, help="Coverage grid cells per unit of x and y.")] = 2.0,
+    cells: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, help="Coverage grid cells per unit of x and y.", show_default="2 in text, 10 in pictures"
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Print sizes and statistics, and draw which places were visited."""
@@ -227,10 +240,11 @@ def show(
             from dfplan.cli.data_make import maze_rows
             from dfplan.plotting.coverage import save_coverage
 
-            counts, corner = coverage(episodes, cells)
-            save_coverage(counts, corner, cells, plot, title=source, maze=maze_rows(episodes.meta))
+            fine = cells or PICTURE_CELLS
+            counts, corner = coverage(episodes, fine)
+            save_coverage(counts, corner, fine, plot, title=source, maze=maze_rows(episodes.meta))
             facts["plot"] = str(plot)
-        typer.echo(json.dumps(facts) if as_json else show_text(episodes, facts, cells), nl=as_json)
+        typer.echo(json.dumps(facts) if as_json else show_text(episodes, facts, cells or TEXT_CELLS), nl=as_json)
 
 
 def cores() -> int:
@@ -247,17 +261,6 @@ def make_id(env_id: str, noisy: bool) -> str:
 def import_name(file: Path) -> str:
     """Return a dataset name for a file of any name."""
     return re.sub(r"[^-_A-Za-z0-9]+", "-", file.stem).strip("-") + "-v0"
-
-
-def _bytes_bar(advance: Callable[[int], None]) -> Callable[[int, int | None], None]:
-    seen = 0
-
-    def show_bytes(done: int, total: int | None) -> None:
-        nonlocal seen
-        advance(done - seen)
-        seen = done
-
-    return show_bytes
 
 
 def _authors(author: str, email: str | None) -> dict[str, Any]:

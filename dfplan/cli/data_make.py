@@ -52,11 +52,10 @@ def describe_env(name: str, rows: Sequence[str] | None = None) -> tuple[str, Row
     env_id = dfplan_envs.resolve(name)
     info = next(info for info in dfplan_envs.list_envs() if info.id == env_id)
     spec = copy.deepcopy(gymnasium.spec(env_id))
-    if (rows is None) == (env_id == CUSTOM_ENV):
-        remedy = "pass --maze FILE" if rows is None else f"give {CUSTOM_ENV} as the environment, or drop --maze"
-        raise ValueError(
-            f"a maze of your own goes with the environment {CUSTOM_ENV} and with no other, got {name}; {remedy}"
-        )
+    if rows is None and env_id == CUSTOM_ENV:
+        raise ValueError(f"{env_id} is a maze of your own and needs its text; pass --maze FILE.txt")
+    if rows is not None and env_id != CUSTOM_ENV:
+        raise ValueError(f"{env_id} has its maze; drop --maze, or give maze2d as the environment")
     if "goal" in info.kwargs:
         plain = env_id.replace("-multi", "")
         raise ValueError(

@@ -38,7 +38,7 @@ def fetch_d4rl(
     Args:
         name: an environment id, for example "maze2d-large" or "maze2d-large-v1".
         overwrite: download again when the file is there.
-        progress: called with (bytes so far, bytes in all or None).
+        progress: called with (bytes since its last call, bytes in all or None).
         base_url: the folder to download from.
 
     Returns:
@@ -78,7 +78,7 @@ def _download(url: str, target: Path, progress: Callable[[int, int | None], None
             file.write(chunk)
             done += len(chunk)
             if progress is not None:
-                progress(done, total)
+                progress(len(chunk), total)
     if total is not None and done != total:
         raise ConnectionError(f"the connection ended after {done} of {total} bytes")
 

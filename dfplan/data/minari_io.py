@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,7 @@ def _buffers(episodes: Episodes, progress: Callable[[int], None] | None) -> Iter
             progress(len(actions))
 
 
-@contextmanager
+@contextlib.contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
     """Yield a hidden folder beside `target` that takes its place when the block ends without an error.
 
@@ -169,6 +169,10 @@ def staged_folder(target: Path) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        with contextlib.suppress(OSError):  # an empty namespace is dropped again, the first that is not ends it
+            for parent in target.relative_to(datasets_root()).parents:
+                if parent != Path():
+                    (datasets_root() / parent).rmdir()
 
 
 def register_namespaces(dataset_id: str) -> None:
