@@ -47,7 +47,18 @@ def render(path: str, command: Any) -> list[str]:
 def row(param: Any) -> str:
     """Render one argument or option as a line of the table."""
     names = [*param.opts, *param.secondary_opts] if param.param_type_name == "option" else [str(param.name).upper()]
-    unset = param.default is None or param.default in ((), [])
-    default = "required" if param.required else "" if unset else f"`{param.default}`"
     meaning = " ".join(str(getattr(param, "help", "") or "").split()).replace("|", "\\|")
-    return f"| `{', '.join(names)}` | {default} | {meaning} |"
+    return f"| `{', '.join(names)}` | {default(param)} | {meaning} |"
+
+
+def default(param: Any) -> str:
+    """Say what holds if an argument or option is not given; nothing for a flag that is then off."""
+    shown = getattr(param, "show_default", None)
+    if param.required:
+        return "required"
+    if isinstance(shown, str):
+        return shown
+    if isinstance(param.default, bool):
+        given = param.opts if param.default else param.secondary_opts
+        return f"`{given[0]}`" if given else ""
+    return "" if param.default is None or param.default in ((), []) else f"`{param.default}`"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +138,14 @@ def test_local_links_exist(page: Path) -> None:
 def test_nothing_is_left_to_fill_in(page: Path) -> None:
     """Catches a figure that was announced and never measured."""
     assert "<!-- FILL" not in page.read_text(encoding="utf-8")
+
+
+def test_tables_come_from_the_results() -> None:
+    """Catches a figure in a table that was typed, or that a new result has overtaken."""
+    found = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "tables.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, f"{found.stderr}run: python benchmarks/tables.py"
 
 
 def marked(kind: str) -> str:
