@@ -6,9 +6,22 @@ import os
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
+
+_no_graphics: Exception | None = None
+try:
+    import mujoco
+except (AttributeError, RuntimeError, OSError) as error:
+    # On import MuJoCo loads the graphics library that MUJOCO_GL names, and stops where it is missing. The physics needs
+    # none: import it without, and keep the error for whoever asks for a picture.
+    _no_graphics = error
+    _wanted = os.environ.get("MUJOCO_GL", "")
+    os.environ["MUJOCO_GL"] = "disable"
+    try:
+        import mujoco
+    finally:
+        os.environ["MUJOCO_GL"] = _wanted
 
 MAX_FRAME = 2048  # pixels; the side of the offscreen buffer
 
@@ -61,8 +74,10 @@ def new_renderer(model: Model, height: int, width: int) -> Renderer:
     Raises:
         RuntimeError: no graphics library that MuJoCo can use.
     """
-    factory: Any = mujoco.Renderer
     try:
+        if _no_graphics is not None:
+            raise _no_graphics
+        factory: Any = mujoco.Renderer
         return cast(Renderer, factory(model, height=height, width=width))
     except (mujoco.FatalError, ImportError, AttributeError, RuntimeError, OSError) as error:
         backend = os.environ.get("MUJOCO_GL", "not set")

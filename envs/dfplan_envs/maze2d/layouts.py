@@ -140,7 +140,8 @@ def as_maze(maze: Maze | str | Sequence[str]) -> Maze:
     """Turn a layout's name, an environment's id, a text with line breaks, or rows into a checked `Maze`.
 
     Args:
-        maze: a `Maze` (returned as it is), a name in `LAYOUTS`, an id such as "maze2d-large", rows as strings, or one string with line breaks.
+        maze: a `Maze` (returned as it is), a name in `LAYOUTS`, an id such as "maze2d-large",
+            rows as strings, or one string with line breaks.
 
     Returns:
         The maze.
