@@ -73,7 +73,8 @@ def _check_keys(source: Path, file: Any) -> None:
         return
     if any(name.startswith("episode_") for name in file):
         raise _refusal(source, None, "Minari's main_data.hdf5", "a dataset id in its place, or D4RL's own file")
-    near = {key: difflib.get_close_matches(key, found, 1) for key in missing}
+    spare = [key for key in found if key not in REQUIRED and key not in OPTIONAL]
+    near = {key: difflib.get_close_matches(key, spare, 1) for key in missing}
     named = [f"{key!r} (is it {hits[0]!r}?)" if hits else repr(key) for key, hits in near.items()]
     held = (", ".join(sorted(found)[:12]) + (" ..." if len(found) > 12 else "")) or "nothing"
     raise _refusal(source, None, f"no key {', no key '.join(named)}; it holds {held}", NEEDED)

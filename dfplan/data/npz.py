@@ -66,7 +66,7 @@ def load_npz(path: str | Path) -> Episodes:
         if not isinstance(meta, dict) or meta.pop("format", None) != NPZ_FORMAT:
             raise ValueError(f"its meta does not name the format {NPZ_FORMAT!r}")
         return Episodes(**arrays, meta=meta)
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise ValueError(
             f"{source} is not a readable episode file: {error}; needed: a whole file written by save_npz, "
             f"with keys {', '.join(NPZ_KEYS)}"
