@@ -90,7 +90,7 @@ def load_d4rl(path: str | Path, *, rewards: str = "same") -> Episodes:
     rows = np.concatenate([np.arange(first, last) for first, last in kept])
     meta: dict[str, Any] = {
         "source": source.name,
-        "format": "d4rl-hdf5",
+        "file_format": "d4rl-hdf5",
         "rows": len(arrays["observations"]),
         "dropped_rows": len(arrays["observations"]) - int(lengths.sum()),
         "cut_by": cut_by,

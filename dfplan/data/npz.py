@@ -31,12 +31,14 @@ def save_npz(episodes: Episodes, path: str | Path) -> Path:
         The path written.
 
     Raises:
-        ValueError: for another suffix.
+        ValueError: for another suffix, or meta with the key "format", which is the file's own.
         TypeError: for meta that is not JSON.
     """
     target = Path(path)
     if target.suffix != ".npz":
         raise ValueError(f"an episode file must be named *.npz, got {target.name!r}")
+    if "format" in episodes.meta:
+        raise ValueError(f"meta must not hold the key 'format', got {episodes.meta['format']!r}; name it otherwise")
     text = json.dumps({"format": NPZ_FORMAT, **episodes.meta}, sort_keys=True)
     with atomic_path(target) as temporary:
         np.savez_compressed(

@@ -103,6 +103,9 @@ def test_other_files_are_refused(episodes: Episodes, tmp_path: Path) -> None:
         load_episodes(tmp_path / "episodes.dat")
     with pytest.raises(ValueError, match=r"must be named \*.npz, got 'a.npy'"):
         save_npz(episodes, tmp_path / "a.npy")
+    episodes.meta["format"] = "mine"
+    with pytest.raises(ValueError, match="meta must not hold the key 'format', got 'mine'"):
+        save_npz(episodes, tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
