@@ -72,22 +72,26 @@ def scores() -> str:
 def details() -> str:
     """Everything the evaluator measured, one line per result."""
     rows = [
-        "| result | strict | latched | success | first reach, steps | plan, s median / p95 | network calls per plan |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| result | episodes | strict | latched | success | first reach, steps | plans per episode | network calls per plan |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for kind in ("path", "diffused", "waypoint"):
         for maze in MAZES:
             r = load(f"{maze}-{kind}")
             if not r:
                 continue
-            plan = r["plan_seconds"]
-            timing = "-" if plan["median"] is None else f"{plan['median']:.2f} / {plan['p95']:.2f}"
-            calls = "-" if plan["median"] is None else f"{r['network_evaluations']:.0f}"
             first = r["first_reach_steps"]["mean"]
-            rows.append(
-                f"| {maze}-{kind} | {score(r)} | {score(r, 'latched')} | {r['success_rate']:.3f} "
-                f"| {'-' if first is None else f'{first:.0f}'} | {timing} | {calls} |"
+            cells = (
+                f"{maze}-{kind}",
+                str(r["episodes"]),
+                score(r),
+                score(r, "latched"),
+                f"{r['success_rate']:.3f}",
+                "-" if first is None else f"{first:.0f}",
+                f"{r['plans_per_episode']:.1f}",
+                f"{r['network_evaluations']:.0f}",
             )
+            rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

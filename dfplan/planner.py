@@ -234,7 +234,7 @@ class DFPlanner:
             obs: Measured observations (B, O) or (O,).
             plan_states: Planned states (B, n, O) at ``stride``, 2 ``stride``, ... steps from now, 1 <= n <= H.
             steps: Reverse steps, 1..K; with one step the result is the conditional mean.
-            attention: ``"full"`` sees all n states, ``"causal"`` only the first.
+            attention: ``"causal"`` sees the first of them, ``"full"`` all.
             generator: As in `plan`.
 
         Returns:

@@ -25,10 +25,10 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "maze2d-umaze": Recipe(stride=8, horizon=24, steps=5_000, data_steps=1_000_000),
+    "maze2d-umaze": Recipe(stride=8, horizon=24, steps=3_000, data_steps=1_000_000),
     "maze2d-medium": Recipe(stride=12, horizon=32, steps=7_000, data_steps=2_000_000),
     "maze2d-large": Recipe(stride=15, horizon=32, steps=10_000, data_steps=4_000_000),
-    "maze2d-open": Recipe(stride=8, horizon=24, steps=5_000, data_steps=1_000_000),
+    "maze2d-open": Recipe(stride=8, horizon=24, steps=3_000, data_steps=1_000_000),
 }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from dfplan.errors import unknown_name
 from dfplan_policies.executors.base import Outcome, Query
-from dfplan_policies.plans import PlanView
+from dfplan_policies.plans import PlanView, hermite
 from dfplan_policies.protocol import FloatArray
 
 PHASES = ("nearest", "time")
@@ -50,22 +50,23 @@ class DiffusedActionsExecutor:
             up; ``"time"``: it is the time since the plan was made.
         upcoming: Planned states shown to the model, one stride apart.
         window: Strides that the search for the nearest planned state looks ahead.
-        goal_radius: Distance from the goal that counts as reached; from then on the planned states are the goal at
-            rest.
+        goal_radius: Distance from the goal that counts as reached; from then on the goal is held.
+        hold: Strides in which the ball is to come to rest at the goal, counted from every step anew.
         leave_radius: Distance at which a reached goal counts as lost again.
     """
 
     requery_every: int = 1
     phase: str = "nearest"
-    upcoming: int = 4
+    upcoming: int = 1
     window: float = 1.0
     goal_radius: float = 0.5
     leave_radius: float = 1.0
+    hold: float = 2.0
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
             raise unknown_name("phase", self.phase, PHASES)
-        for name in ("requery_every", "upcoming", "window", "goal_radius", "leave_radius"):
+        for name in ("requery_every", "upcoming", "window", "goal_radius", "leave_radius", "hold"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
@@ -86,7 +87,7 @@ class DiffusedActionsExecutor:
         track = self._locate(track, state)
         pending, evaluations = track.pending, 0
         if pending is None or not len(pending):
-            pending, evaluations = query(state, self._upcoming(track))[: self.requery_every], 1
+            pending, evaluations = query(state, self._upcoming(track, state))[: self.requery_every], 1
         ended = not track.plan.arrives and track.phase + track.plan.stride > track.plan.end_steps
         stuck = ended and track.age >= track.plan.stride and not track.reached
         nxt = replace(track, age=track.age + 1, pending=pending[1:])
@@ -108,11 +109,18 @@ class DiffusedActionsExecutor:
         offsets = track.plan.states_at(steps)[:, :half] - state[:half]
         return replace(track, phase=float(steps[int((offsets**2).sum(1).argmin())]))
 
-    def _upcoming(self, track: ActionTrack) -> FloatArray:
-        """Return the planned states (n, O) that come next; with the goal reached, the goal at rest."""
-        stride = track.plan.stride
-        steps = track.phase + stride * np.arange(1, self.upcoming + 1)
-        if track.reached:
-            steps = np.full(self.upcoming, math.inf)
-            track = replace(track, plan=replace(track.plan, arrival_steps=0.0))
-        return track.plan.states_at(steps)
+    def _upcoming(self, track: ActionTrack, state: FloatArray) -> FloatArray:
+        """Return the states (n, O) that the model is to bring about next, one stride apart.
+
+        While the plan is followed these are its own. Once the goal is reached they lie on the cubic curve from the
+        measured state to the goal at rest, ``hold`` strides long: a rest that is asked for sooner than the ball can
+        stop is like nothing in the data, and the model does not know what to do about it.
+        """
+        ahead = np.arange(1, self.upcoming + 1)
+        goal = track.plan.goal
+        if not track.reached or goal is None:
+            return track.plan.states_at(track.phase + track.plan.stride * ahead)
+        rest = np.zeros_like(state)
+        rest[: len(goal)] = goal
+        spacing_s = self.hold * track.plan.stride * track.plan.dt_s
+        return hermite(np.stack([state, rest]), np.minimum(ahead / self.hold, 1.0), spacing_s)
