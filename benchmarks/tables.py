@@ -72,7 +72,7 @@ def scores() -> str:
 def details() -> str:
     """Everything the evaluator measured, one line per result."""
     rows = [
-        "| result | episodes | strict | latched | success | first reach, steps | plans per episode | network calls per plan |",
+        "| result | episodes | strict | latched | success | steps to first reach | plans | network calls per plan |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for kind in ("path", "diffused", "waypoint"):
