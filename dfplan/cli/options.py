@@ -12,6 +12,7 @@ import typer
 from dfplan.errors import unknown_name
 
 if TYPE_CHECKING:
+    from dfplan import DFPlanner
     from dfplan_policies import Policy
 
 Env = Annotated[str, typer.Option(help="Environment, for example maze2d-large; `dfplan envs` lists them.")]
@@ -63,6 +64,30 @@ def choose_checkpoint(checkpoint: str | None, env_id: str) -> str:
     return name
 
 
+def check_plan_options(planner: DFPlanner, options: dict[str, Any]) -> None:
+    """Check names and numbers before anything long begins.
+
+    Raises:
+        ValueError: As the planner itself would.
+    """
+    from dataclasses import fields, replace
+
+    from dfplan.schedule import make_schedule
+
+    known = {f.name for f in fields(planner.config)}
+    config = replace(planner.config, **{name: value for name, value in options.items() if name in known})
+    make_schedule(config.schedule, planner.spec.horizon, planner.levels, steps=config.steps, slope=config.slope)
+    eta = options.get("eta", 0.0)
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1], got {eta}; 0 is DDIM, 1 is DDPM")
+
+
+def warn_if_foreign(trained_for: str, env_id: str) -> None:
+    """Say so if a checkpoint was trained for another maze."""
+    if trained_for and base_name(trained_for) != base_name(env_id):
+        typer.echo(f"warning: this checkpoint was trained for {trained_for}, not for {env_id}", err=True)
+
+
 def run_folder(out: Path | None, name: str) -> Path:
     """Return the folder to write to: the one asked for, or a new one in ``runs``."""
     if out is not None:
@@ -110,7 +135,11 @@ def build_policy(
             )
         return load_policy(spec, seed=seed, device=device, controller=_controller(env_id), act_dim=_act_dim(env_id))
     check_device(device)
-    return load_policy(spec, seed=seed, device=device, checkpoint=choose_checkpoint(checkpoint, env_id), **options)
+    chosen = choose_checkpoint(checkpoint, env_id)
+    policy: Any = load_policy(spec, seed=seed, device=device, checkpoint=chosen, **options)
+    check_plan_options(policy.planner, options)
+    warn_if_foreign(policy.planner.checkpoint.env, env_id)
+    return policy  # type: ignore[no-any-return]
 
 
 def _controller(env_id: str) -> Any:

@@ -49,7 +49,9 @@ def plan_command(
     if threads is not None:
         torch.set_num_threads(threads)
     planner = DFPlanner.from_pretrained(o.choose_checkpoint(checkpoint, env_id), device=device)
+    o.warn_if_foreign(planner.checkpoint.env, env_id)
     chosen = o.given(samples=samples, schedule=schedule, slope=slope, steps=steps, attention=attention, eta=eta)
+    o.check_plan_options(planner, chosen)
     generator = torch.Generator().manual_seed(seed)
     measured, target = observation["observation"], observation["desired_goal"]
     plan = planner.plan(measured, target, generator=generator, trace=True, **chosen)
