@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from dfplan_policies.per_environment import PerEnvironmentPolicy, PolicyState
 from dfplan_policies.plans import PlanView, Telemetry
 from dfplan_policies.protocol import FloatArray
 
+BLOCK_RADIUS = 0.3  # cells around a blocked place that plans stay out of; less than where a ball fits beside a wall
 MOST_SAMPLES = 4  # how many times the usual number of samples is drawn after repeated sticking
 
 
@@ -51,6 +52,7 @@ class DFMemory:
         track: The executor's memory.
         settled: Whether the goal is reached and held.
         sticks: Plans in a row that could not be followed.
+        blocked: Places (2,) that the ball has run up against in this episode.
         action_evaluations: Network calls for actions.
     """
 
@@ -63,6 +65,7 @@ class DFMemory:
     track: Any = None
     settled: bool = False
     sticks: int = 0
+    blocked: tuple[FloatArray, ...] = ()
     action_evaluations: int = 0
 
 
@@ -134,6 +137,8 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
             memory = self._replan(memory, observation, goal, stuck=False)
         memory, outcome = self._execute(memory, observation)
         if outcome.stuck:
+            if outcome.blocked is not None:
+                memory = replace(memory, blocked=(*memory.blocked, outcome.blocked))
             memory = self._replan(memory, observation, goal, stuck=True)
             memory, outcome = self._execute(memory, observation)
         memory = replace(memory, step=memory.step + 1, track=outcome.track, settled=outcome.settled)
@@ -173,7 +178,8 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
             options |= {"warm_start": memory.raw[0], "elapsed": torch.tensor([memory.step - memory.raw[1]])}
         row_goal = None if goal is None else _row(goal)
         plan = self.planner.plan(_row(observation), row_goal, generator=self._generator(memory)(), **options)
-        view = view_plan(plan, goal, memory.step, stuck)
+        chosen = choose_free(plan, memory.blocked)
+        view = view_plan(plan, goal, memory.step, stuck, chosen)
         track, raw = self.executor.start(view), (plan, memory.step) if self.warm_start else None
         if self.keep_shorter and usable and self._is_nearer(memory.track, track):
             track, raw = memory.track, memory.raw
@@ -218,16 +224,51 @@ def _numpy(values: Any) -> FloatArray:
     return np.asarray(values.detach().cpu().numpy(), dtype=np.float64)
 
 
-def view_plan(plan: Any, goal: FloatArray | None, step: int = 0, stuck: bool = False) -> PlanView:
-    """Copy the selected plan of a batch of one into numpy."""
+def view_plan(
+    plan: Any, goal: FloatArray | None, step: int = 0, stuck: bool = False, chosen: int | None = None
+) -> PlanView:
+    """Copy one candidate of a batch of one into numpy; the selected one if ``chosen`` is None."""
+    selected = int(plan.selected[0]) if chosen is None else chosen
     return PlanView(
-        states=_numpy(plan.observations)[0],
+        states=_numpy(plan.candidates)[0, selected],
         stride=int(plan.stride),
         dt_s=float(plan.dt_s),
-        arrival_steps=float(plan.arrival_steps[0, int(plan.selected[0])]),
+        arrival_steps=float(plan.arrival_steps[0, selected]),
         goal=None if goal is None else np.array(goal, dtype=np.float64),
         step=step,
         seconds=float(plan.seconds),
         network_evaluations=int(plan.network_evaluations),
         stuck=stuck,
     )
+
+
+def choose_free(plan: Any, blocked: Sequence[FloatArray]) -> int:
+    """Choose the candidate to follow: the planner's choice, unless it leads through a place known to be blocked.
+
+    Then it is the candidate that arrives first of those that lead through no such place, feasible ones before others;
+    if there is none, the planner's choice after all.
+
+    Args:
+        plan: A `dfplan.Plan` of a batch of one.
+        blocked: Places (2,) that the ball has run up against.
+
+    Returns:
+        Index of the candidate.
+    """
+    selected = int(plan.selected[0])
+    if not blocked:
+        return selected
+    states, arrival = _numpy(plan.candidates)[0], _numpy(plan.arrival_steps)[0]
+    fine = [
+        np.linspace(a, b, 8)
+        for a, b in zip(states[:, :-1, :2].swapaxes(0, 1), states[:, 1:, :2].swapaxes(0, 1), strict=True)
+    ]
+    points = np.concatenate(fine).swapaxes(0, 1)  # (N, 8 H, 2)
+    late = np.repeat(np.arange(states.shape[1] - 1), 8)[None] * plan.stride > arrival[:, None]
+    nearest = np.linalg.norm(points[:, None] - np.stack(blocked)[None, :, None], axis=-1).min(1)
+    free = ~((nearest < BLOCK_RADIUS) & ~late).any(1)
+    if free[selected]:
+        return selected
+    feasible = plan.feasible[0].cpu().numpy()
+    order = sorted(range(len(states)), key=lambda i: (not free[i], not feasible[i], arrival[i]))
+    return order[0] if free[order[0]] and math.isfinite(arrival[order[0]]) else selected

@@ -66,6 +66,7 @@ class FakePlanner:
             observations=torch.as_tensor(states, dtype=torch.float32)[None],
             candidates=torch.as_tensor(states, dtype=torch.float32)[None, None].repeat(1, samples, 1, 1),
             arrival_steps=torch.full((1, samples), float(arrival) if self.arrives and goal is not None else math.inf),
+            feasible=torch.ones((1, samples), dtype=torch.bool),
             selected=torch.zeros(1, dtype=torch.int64),
             stride=self.stride,
             dt_s=DT,

@@ -24,6 +24,7 @@ class Outcome(Generic[T]):
         track: The executor's memory for the next step.
         settled: Whether the goal is reached and held, so that no new plan is needed.
         stuck: Whether the plan cannot be followed and a fresh one is needed now.
+        blocked: (2,) a place that the ball has run up against and plans had better not lead through, or None.
         evaluations: Network calls that this step took.
     """
 
@@ -31,6 +32,7 @@ class Outcome(Generic[T]):
     track: T
     settled: bool = False
     stuck: bool = False
+    blocked: FloatArray | None = None
     evaluations: int = 0
 
 

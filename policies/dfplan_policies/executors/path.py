@@ -15,6 +15,7 @@ from dfplan_policies.plans import PlanView
 from dfplan_policies.protocol import FloatArray
 
 SPACING = 0.02  # distance between two points of the resampled path, in cells
+BUMPER = 0.35  # how far before a ball at rest against something that thing is taken to be, in cells
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class PathTrack:
         goal: (2,) or None.
         index: Point nearest to the ball so far; never falls.
         age: Steps since the plan was made.
-        mark: (age, index, x, y) at the last check of progress.
-        advanced: (age, index) when the index last rose noticeably.
+        moved: (age, x, y) when the ball was last seen to move.
+        advanced: (age, index) when it was last seen to get on along the path.
         reached: Whether the ball has been in the goal disc and stayed near.
     """
 
@@ -37,7 +38,7 @@ class PathTrack:
     goal: FloatArray | None = None
     index: int = 0
     age: int = 0
-    mark: tuple[int, int, float, float] | None = None
+    moved: tuple[int, float, float] | None = None
     advanced: tuple[int, int] = (0, 0)
     reached: bool = False
 
@@ -52,8 +53,8 @@ class PathExecutor:
         gain_d: Action per cell/s of velocity.
         goal_radius: Distance from the goal that counts as reached.
         leave_radius: Distance at which a reached goal counts as lost again.
-        stuck_steps: Steps without motion or progress after which the ball is stuck.
-        stuck_progress: Progress along the path, in cells, that counts.
+        stuck_steps: Steps without motion after which the ball is stuck; three times as many without progress.
+        stuck_motion: Motion, and progress along the path, that counts, in cells.
         max_distance: Distance from the path beyond which the plan is given up.
     """
 
@@ -62,8 +63,8 @@ class PathExecutor:
     gain_d: float = 1.0
     goal_radius: float = 0.5
     leave_radius: float = 1.0
-    stuck_steps: int = 25
-    stuck_progress: float = 0.2
+    stuck_steps: int = 22
+    stuck_motion: float = 0.1
     max_distance: float = 0.5
 
     def __post_init__(self) -> None:
@@ -72,7 +73,7 @@ class PathExecutor:
             "gain_p",
             "goal_radius",
             "leave_radius",
-            "stuck_progress",
+            "stuck_motion",
             "max_distance",
             "stuck_steps",
         ):
@@ -101,8 +102,9 @@ class PathExecutor:
         if track.reached and track.goal is not None:
             chased = track.goal[:2]
         action = np.clip(self.gain_p * (chased - state[:2]) - self.gain_d * state[2:4], -1.0, 1.0)
-        track, stuck = self._check(track, state, distance)
-        return Outcome(action, track, settled=track.reached, stuck=stuck)
+        track, at_rest, lost = self._check(track, state, distance)
+        blocked = state[:2] + BUMPER * _unit(chased - state[:2]) if at_rest else None
+        return Outcome(action, track, settled=track.reached, stuck=at_rest or lost, blocked=blocked)
 
     def _advance(self, track: PathTrack, state: FloatArray) -> tuple[PathTrack, float]:
         """Move the index to the nearest point, looking forward only and not past twice the lookahead."""
@@ -116,29 +118,32 @@ class PathExecutor:
             float(squared[nearest])
         )
 
-    def _check(self, track: PathTrack, state: FloatArray, distance: float) -> tuple[PathTrack, bool]:
-        """Find out whether the plan can still be followed.
+    def _check(self, track: PathTrack, state: FloatArray, distance: float) -> tuple[PathTrack, bool, bool]:
+        """Find out whether the ball is at rest against something, or has lost the path in another way.
 
-        It cannot if the ball is far from the path, has neither moved nor progressed for ``stuck_steps``, has moved
-        without progress for three times as long (it may have to turn round first), or is at the end of a path that
-        does not arrive.
+        It has if it is far from the path, has got no further for three times ``stuck_steps`` although it moves (it may
+        have to turn round first), or is at the end of a path that does not arrive.
         """
-        if track.reached:
-            return replace(track, mark=None, advanced=(track.age, track.index)), False
         x, y = float(state[0]), float(state[1])
-        mark = track.mark or (track.age, track.index, x, y)
-        enough = self.stuck_progress / SPACING
-        if track.index - track.advanced[1] >= enough:
-            track = replace(track, advanced=(track.age, track.index))
-        at_rest = False
-        if track.age - mark[0] >= self.stuck_steps:
-            at_rest = track.index - mark[1] < enough and math.dist((x, y), mark[2:]) < self.stuck_progress
-            mark = (track.age, track.index, x, y)
+        here = (track.age, x, y)
+        if track.reached:
+            return replace(track, moved=here, advanced=(track.age, track.index)), False, False
+        moved, advanced = track.moved or here, track.advanced
+        if track.index - advanced[1] >= self.stuck_motion / SPACING:
+            advanced = (track.age, track.index)
+        if math.dist(here[1:], moved[1:]) >= self.stuck_motion:
+            moved = here
         settling = track.age < self.stuck_steps // 2  # a new plan is given some steps before it is judged
+        at_rest = track.age - moved[0] >= self.stuck_steps
         astray = distance > self.max_distance and not settling
-        aimless = track.age - track.advanced[0] >= 3 * self.stuck_steps
+        aimless = track.age - advanced[0] >= 3 * self.stuck_steps
         ended = not track.arrives and (len(track.points) - 1 - track.index) * SPACING < self.lookahead and not settling
-        return replace(track, mark=mark), at_rest or astray or aimless or ended
+        return replace(track, moved=moved, advanced=advanced), at_rest, astray or aimless or ended
+
+
+def _unit(v: FloatArray) -> FloatArray:
+    """Scale a vector to length 1; the zero vector stays."""
+    return v / max(float(np.linalg.norm(v)), 1e-9)
 
 
 def resample(points: FloatArray, spacing: float) -> FloatArray:
