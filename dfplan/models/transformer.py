@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dfplan.errors import unknown_name
 from dfplan.models.base import Cond
-from dfplan.noise import alpha_bar_table, to_x0
+from dfplan.noise import alpha_bar_table, check_levels, to_x0
 from dfplan.tokens import TokenSpec
 
 PREDICTIONS = ("v", "x0", "eps")
@@ -177,7 +177,12 @@ class TransformerDenoiser(nn.Module):
 
         Returns:
             x0_hat (B, n, D), 0 in the columns that a token does not use.
+
+        Raises:
+            TypeError: If ``k`` is not an integer tensor.
+            ValueError: If the shape or range of ``k`` is wrong, or ``x`` holds other tokens than ``cond`` names.
         """
+        check_levels(k, x.shape[:2], self.levels)
         positions = cond.tokens if cond.tokens is not None else torch.arange(self.spec.tokens, device=x.device)
         x0_hat = to_x0(self.config.prediction, self.network(x, k, cond), x, k, self.alpha_bar)
         return x0_hat * self.column_mask[positions]
