@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from dfplan.models.base import Cond
-from dfplan.noise import alpha_bar_table
 from dfplan.sampler import sample
 
 F64 = torch.float64
@@ -178,9 +177,8 @@ def sampled_law(
     return Law(out[0], effect.T @ effect)
 
 
-
 def extrapolated(law: Callable[[int], Law]) -> Law:
-    """Cancel the first-order error of finite steps: ``2 law(2) - law(1)``, ``law(q)`` being made with q times the steps.
+    """Cancel the first-order error of finite steps: ``2 law(2) - law(1)``; ``law(q)`` has q times the steps.
 
     The samplers are first-order methods, so what remains falls with the square of the step.
     """

@@ -219,7 +219,7 @@ def test_reverse_step_keeps_the_marginal_if_x0_is_known(name: str, seed: int, et
 
 @given(names, seeds)
 def test_eta_one_is_the_posterior_of_the_forward_process(name: str, seed: int) -> None:
-    # Catches: a DDPM variance without its ratio. Bayes: precision alpha / (1 - alpha) of x plus 1 / (1 - abar') of x0's.
+    # Catches: a DDPM variance without its ratio. Bayes: the precisions alpha / (1 - alpha) and 1 / (1 - abar') add up.
     table, (k_from, k_to) = alpha_bar_table(name, K), pair(seed)
     keep = (k_from != k_to) & (k_to > 0) & (k_from < K)
     x, x0 = tokens(seed), tokens(seed + 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -114,7 +115,7 @@ def test_error_falls_in_proportion_to_the_step() -> None:
         S = make_schedule("pyramid", T, K, steps=steps, slope=steps / 4)
         errors.append(sampled_law(DENOISER, S, TABLE, 1, causal=False).error(MEAN.reshape(-1), COV))
     assert errors[-1] < 0.015
-    for coarse, fine in zip(errors, errors[1:], strict=False):
+    for coarse, fine in pairwise(errors):
         assert 1.85 < coarse / fine < 2.15
 
 
@@ -190,7 +191,7 @@ def test_causal_overlap_is_not_the_joint_and_lag_repairs_it() -> None:
     # A fact about the method, not a wish: a causal token that moves beside a noisy later one drifts apart from it.
     # Only the full denoiser samples the joint along an overlapping schedule. Catches: causal=True being ignored.
     errors = [error_of("pyramid", causal=True, lag=lag) for lag in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    assert all(b < 0.75 * a for a, b in zip(errors, errors[1:], strict=False))
+    assert all(b < 0.75 * a for a, b in pairwise(errors))
     assert errors[0] > 0.3 and errors[-1] < TOLERANCE[0.0]
 
 

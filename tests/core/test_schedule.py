@@ -72,7 +72,7 @@ def test_slope_zero_is_full_sequence(T: int, size: tuple[int, int]) -> None:
     # S4. Catches: a token treated apart.
     K, steps = size
     S = full_sequence(T, K, steps=steps)
-    assert S.shape == (steps + 1, T) and bool((S == S[:, :1]).all())
+    assert S.shape == (steps + 1, T) and len(S.unique(dim=1)[0]) == 1
     for make in (pyramid, trapezoid, coarse_pyramid):
         assert torch.equal(make(T, K, steps=steps, slope=0.0), S)
 
@@ -158,7 +158,7 @@ def test_own_matrices_are_taken_as_they_are() -> None:
     [
         (torch.zeros(3, 2), TypeError, r"S must be int64, got torch.float32; use S.long\(\)"),
         (torch.zeros(3, 2, dtype=torch.int32), TypeError, r"S must be int64, got torch.int32"),
-        (torch.zeros(3, dtype=torch.int64), ValueError, r"shape \(M\+1, T\) with at least one row and token, got \(3,\)"),
+        (torch.zeros(3, dtype=torch.int64), ValueError, r"\(M\+1, T\) with at least one row and token, got \(3,\)"),
         (torch.zeros(0, 2, dtype=torch.int64), ValueError, r"at least one row and token, got \(0, 2\)"),
         (torch.zeros(2, 0, dtype=torch.int64), ValueError, r"at least one row and token, got \(2, 0\)"),
         (torch.tensor([[9, 11], [0, 0]]), ValueError, r"S must lie in 0..10, got 0..11"),

@@ -22,7 +22,8 @@ def small_spec(**changes: Any) -> TokenSpec:
 def random_denoiser(spec: TokenSpec, *, seed: int = 0, **config: Any) -> TransformerDenoiser:
     """Build a network whose every weight is random: as it starts, its head is 0 and would hide any leak."""
     torch.manual_seed(seed)
-    model = TransformerDenoiser(spec, TransformerConfig(**{"width": 16, "layers": 2, "heads": 2, "levels": 20, **config}))
+    size = {"width": 16, "layers": 2, "heads": 2, "levels": 20, **config}
+    model = TransformerDenoiser(spec, TransformerConfig(**size))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
