@@ -188,32 +188,14 @@ class DFPlanner:
         if warm_start is not None:
             S = start_below(S, max(1, round(c.warm_level * self.levels)))
         generators = self._generators(generator, B)
-        since = torch.as_tensor(elapsed, dtype=torch.float32).expand(B)
-        rows = []
-        for b in range(B):
-            prior = (
-                warm_start.states_at(since[b : b + 1, None] + self._times())
-                if warm_start is not None and B == 1
-                else None
+        priors = None if warm_start is None else self._priors(warm_start, elapsed, B)
+        rows = [
+            self._plan_one(
+                obs[b], None if goal is None else goal[b], N, S, attention, eta, hold, guidance, generators[b],
+                None if priors is None else priors[b], actions, trace,
             )
-            if warm_start is not None and B > 1:
-                prior = warm_start.states_at(since[:, None] + self._times())[b : b + 1]
-            rows.append(
-                self._plan_one(
-                    obs[b],
-                    None if goal is None else goal[b],
-                    N,
-                    S,
-                    attention,
-                    eta,
-                    hold,
-                    guidance,
-                    generators[b],
-                    prior,
-                    actions,
-                    trace,
-                )
-            )
+            for b in range(B)
+        ]  # fmt: skip
         seconds = (time.perf_counter() - began) / B
         return self._join(rows, goal, seconds)
 
@@ -262,8 +244,15 @@ class DFPlanner:
 
     # ---- inside
 
-    def _times(self) -> Tensor:
-        return (torch.arange(self.spec.horizon, dtype=torch.float32)[None, :] + 1) * self.spec.stride
+    def _priors(self, warm_start: Plan, elapsed: Any, B: int) -> Tensor:
+        """Read the states (B, H, O) that an earlier plan has at the times of the new one's tokens."""
+        if len(warm_start) != B:
+            raise ValueError(f"warm_start must hold one plan per environment ({B}), got {len(warm_start)}")
+        since = torch.as_tensor(elapsed, dtype=torch.float32)
+        if since.shape not in ((), (1,), (B,)):
+            raise ValueError(f"elapsed must be a number or have shape ({B},), got {tuple(since.shape)}")
+        times = (torch.arange(self.spec.horizon, dtype=torch.float32) + 1) * self.spec.stride
+        return warm_start.states_at(since.expand(B)[:, None] + times)
 
     def _generators(self, generator: Generators, B: int) -> list[torch.Generator | None]:
         if generator is None or isinstance(generator, torch.Generator):
