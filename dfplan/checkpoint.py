@@ -148,7 +148,7 @@ def load_checkpoint(source: str | Path, *, device: str = "cpu") -> Checkpoint:
     digest = hashlib.sha256(blob).hexdigest()
     if digest != config["weights_sha256"]:
         raise ValueError(
-            f"{path} is damaged: its SHA-256 begins {digest[:12]}, {CONFIG} says {config['weights_sha256'][:12]}; "
+            f"{path} is damaged: its SHA-256 begins {digest[:12]}, {CONFIG} says {str(config['weights_sha256'])[:12]}; "
             "fetch or train it again"
         )
     try:
@@ -160,7 +160,7 @@ def load_checkpoint(source: str | Path, *, device: str = "cpu") -> Checkpoint:
         model = TransformerDenoiser(spec, TransformerConfig(**config["model"]))
         model.load_state_dict({n: v.float() for n, v in tensors.items()})
         norm = Normalizer.from_dict(config["normalizer"])
-    except (SafetensorError, RuntimeError, TypeError, KeyError) as error:
+    except (SafetensorError, RuntimeError, TypeError, KeyError, ValueError, AttributeError) as error:
         raise ValueError(f"{folder} does not fit together ({error}); fetch or train it again") from error
     return Checkpoint(
         name=str(config.get("name") or folder.name),
