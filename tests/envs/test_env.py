@@ -248,10 +248,12 @@ def test_a_custom_maze_is_the_named_one_when_its_rows_are() -> None:
     """Catches a custom maze on another code path."""
     named = bare("maze2d-umaze-v1")
     custom = bare("maze2d-v1", maze=["#####", "#GOO#", "###O#", "#OOO#", "#####"])
-    assert named.reset(seed=4)[0].tolist() == custom.reset(seed=4)[0].tolist()
+    assert custom.maze == named.maze
     action = np.array([0.3, 0.9], dtype=np.float32)
-    for _ in range(100):
-        assert named.step(action)[0].tolist() == custom.step(action)[0].tolist()
+    for seed in range(5):
+        assert named.reset(seed=seed)[0].tolist() == custom.reset(seed=seed)[0].tolist()
+        for _ in range(40):
+            assert named.step(action)[0].tolist() == custom.step(action)[0].tolist()
 
 
 def test_same_seed_same_bits_and_only_reset_seeds() -> None:
@@ -278,7 +280,8 @@ def test_a_restored_state_goes_on_bit_for_bit() -> None:
     actions = np.random.default_rng(1).uniform(-1, 1, size=(100, 2)).astype(np.float32).repeat(8, axis=0)
     contacts = 0
     for k, action in enumerate(actions):
-        if k % 50 == 0:
+        if k % 5 == 0:
+            other.step(-action)  # elsewhere, so that whatever it remembers is wrong
             other.set_state(env.get_state())
         observation, _, _, _, info = env.step(action)
         assert other.step(action)[0].tobytes() == observation.tobytes()

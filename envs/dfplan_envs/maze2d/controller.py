@@ -106,6 +106,7 @@ class WaypointController:
         self._last = (float(start[0]), float(start[1]))
 
     def _free(self, what: str, x: float, y: float) -> Cell:
+        """Return D4RL's cell of a position (rounded), or the cell that holds it where rounding gives a wall."""
         for cell in ((round(x), round(y)), self.maze.cell_at(x, y)):
             if self.maze.is_free(cell):
                 return cell
