@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dfplan.checkpoint import Checkpoint, save_checkpoint
+from dfplan.checkpoint import Checkpoint, save_checkpoint, tensor_digest
 from dfplan.errors import unknown_name
 from dfplan.models.transformer import TransformerConfig, TransformerDenoiser
 from dfplan.objective import ObjectiveConfig, diffusion_forcing_loss
 from dfplan.tokens import Normalizer, TokenSpec
-from dfplan.training_state import load_state, save_state
+from dfplan.training_state import STATE, load_state, save_state
 from dfplan.windows import Batch, EpisodeArrays, WindowSampler
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -193,7 +193,8 @@ def train(
         The checkpoint folder.
 
     Raises:
-        ValueError: If the folder holds a run with another configuration, or the loss is not finite.
+        ValueError: If the folder holds a run with another configuration, layout or statistics of the data, or the loss
+            is not finite.
     """
     folder = Path(folder)
     with processes() as (rank, world):
@@ -221,7 +222,9 @@ def _train(
         loss_module = nn.parallel.DistributedDataParallel(loss_module, find_unused_parameters=False)
     optimizer = make_optimizer(model, config)
     ema = {n: p.detach().clone() for n, p in model.named_parameters()}
-    step = load_state(folder / "state", model, optimizer, ema, config.to_dict()) if (folder / "state").is_dir() else 0
+    identity = {**config.to_dict(), "tokens": spec.to_dict(), "statistics": tensor_digest(vars(norm))[:12]}
+    resumed = (folder / "state" / STATE).is_file()
+    step = load_state(folder / "state", model, optimizer, ema, identity) if resumed else 0
     meta = {**(provenance or {}), "training": config.to_dict()}
     checkpoint = Checkpoint(name, env, model, spec, norm, planner or {}, meta)
     bf16 = use_bf16(config.precision, device)
@@ -236,7 +239,7 @@ def _train(
                 row |= validate(model, ema, heldout, spec, norm, config, bf16)
             if last or step % config.save_every == 0:
                 save_checkpoint(checkpoint, folder / "checkpoint", weights=ema)
-                save_state(folder / "state", model, optimizer, ema, step, config.to_dict())
+                save_state(folder / "state", model, optimizer, ema, step, identity)
             if last or step % 50 == 0:
                 append_line(folder / "metrics.jsonl", row)
             if log is not None:

@@ -33,7 +33,7 @@ def save_state(
         optimizer: AdamW.
         ema: Averaged weights by name.
         step: Steps done.
-        config: The run's configuration, compared on resume.
+        config: What makes the run what it is (configuration, layout, statistics of the data), compared on resume.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
