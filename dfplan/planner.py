@@ -205,7 +205,7 @@ class DFPlanner:
         plan_states: Any,
         *,
         steps: int | None = None,
-        attention: str = "full",
+        attention: str = "causal",
         generator: Generators = None,
     ) -> Tensor:
         """Denoise the actions of the next ``stride`` steps, given the measured state and the states planned next.

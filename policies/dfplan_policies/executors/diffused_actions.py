@@ -51,7 +51,8 @@ class DiffusedActionsExecutor:
         upcoming: Planned states shown to the model, one stride apart.
         window: Strides that the search for the nearest planned state looks ahead.
         goal_radius: Distance from the goal that counts as reached; from then on the goal is held.
-        hold: Strides in which the ball is to come to rest at the goal, counted from every step anew.
+        rejoin: Strides in which the ball is to be back on the plan, or at rest at the goal, counted from every step
+            anew; at least 1.
         leave_radius: Distance at which a reached goal counts as lost again.
     """
 
@@ -61,14 +62,16 @@ class DiffusedActionsExecutor:
     window: float = 1.0
     goal_radius: float = 0.5
     leave_radius: float = 1.0
-    hold: float = 2.0
+    rejoin: float = 2.0
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
             raise unknown_name("phase", self.phase, PHASES)
-        for name in ("requery_every", "upcoming", "window", "goal_radius", "leave_radius", "hold"):
+        for name in ("requery_every", "upcoming", "window", "goal_radius", "leave_radius"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not self.rejoin >= 1:
+            raise ValueError(f"rejoin must be at least 1 stride, got {self.rejoin}")
 
     def start(self, plan: PlanView) -> ActionTrack:
         """Begin at the first state of the plan."""
@@ -112,15 +115,20 @@ class DiffusedActionsExecutor:
     def _upcoming(self, track: ActionTrack, state: FloatArray) -> FloatArray:
         """Return the states (n, O) that the model is to bring about next, one stride apart.
 
-        While the plan is followed these are its own. Once the goal is reached they lie on the cubic curve from the
-        measured state to the goal at rest, ``hold`` strides long: a rest that is asked for sooner than the ball can
-        stop is like nothing in the data, and the model does not know what to do about it.
+        They lie on the cubic curve, ``rejoin`` strides long, from the measured state back to the plan (to the goal at
+        rest once it is reached). A state that is asked for sooner than the ball can get there
+        is like nothing in the data, and the model does not know what to do about it; so a ball that is slower than the
+        plan rejoins it as far ahead as the mean of both speeds takes it.
         """
-        ahead = np.arange(1, self.upcoming + 1)
-        goal = track.plan.goal
-        if not track.reached or goal is None:
-            return track.plan.states_at(track.phase + track.plan.stride * ahead)
-        rest = np.zeros_like(state)
-        rest[: len(goal)] = goal
-        spacing_s = self.hold * track.plan.stride * track.plan.dt_s
-        return hermite(np.stack([state, rest]), np.minimum(ahead / self.hold, 1.0), spacing_s)
+        plan, goal = track.plan, track.plan.goal
+        span = self.rejoin * plan.stride
+        if track.reached and goal is not None:
+            target = np.zeros_like(state)
+            target[: len(goal)] = goal
+        else:
+            half = len(state) // 2
+            planned = float(np.linalg.norm(plan.states_at(np.array([track.phase + span]))[0, half : 2 * half]))
+            share = 0.5 * (1 + float(np.linalg.norm(state[half : 2 * half])) / planned) if planned > 0 else 1.0
+            target = plan.states_at(np.array([track.phase + min(1.0, share) * span]))[0]
+        at = np.minimum(np.arange(1, self.upcoming + 1) / self.rejoin, 1.0)
+        return hermite(np.stack([state, target]), at, span * plan.dt_s)
