@@ -39,14 +39,14 @@ def test_the_offset_is_the_environments() -> None:
 
 def test_walls_are_drawn_where_they_are() -> None:
     # Catches: a picture that is mirrored or transposed.
-    figure = new_figure(4, 3, dpi=100)
+    rows = ["####", "#OO#", "##O#", "####"]
+    figure = new_figure(4, 4, dpi=100)
     ax = figure.add_axes((0, 0, 1, 1))
-    ax.set_aspect("auto")
-    draw_maze(ax, MazeMap(["####", "#OO#", "####"]), numbers=False)
+    draw_maze(ax, MazeMap(rows), numbers=False)
     figure.canvas.draw()  # type: ignore[no-untyped-call]
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]  # type: ignore[attr-defined]
     wall = np.array([int(WALL[i : i + 2], 16) for i in (1, 3, 5)])
-    for row, line in enumerate(["####", "#OO#", "####"]):
+    for row, line in enumerate(rows):
         for column, char in enumerate(line):
             seen = pixels[row * 100 + 50, column * 100 + 50]
             assert (np.abs(seen.astype(int) - wall).max() < 8) == (char == "#"), (row, column)

@@ -34,24 +34,20 @@ def test_references_are_functional_and_independent_of_the_batch(policy: Any) -> 
     state, seen = policy.start([0, 1, 2]), observation(3)
     history = []
     for step in range(30):
-        goal = (
-            seen["desired_goal"] if step < 20 else seen["desired_goal"] * 0 + 1.0
-        )  # a new goal: the path is drawn anew
-        first, after = policy.predict({**seen, "desired_goal": goal}, state)
-        second, _ = policy.predict({**seen, "desired_goal": goal}, state)
-        np.testing.assert_array_equal(first, second)
-        alone = [
-            policy.predict(
-                {k: v[i : i + 1] for k, v in {**seen, "desired_goal": goal}.items()},
-                type(state)(state.episodes[i : i + 1], state.memories[i : i + 1]),
-            )[0][0]
-            for i in range(3)
-        ]
-        np.testing.assert_array_equal(first, alone)
-        seen["observation"] = np.array([Ball(s).step(a) for s, a in zip(seen["observation"], first, strict=True)])
-        history.append(first)
+        goal = seen["desired_goal"] if step < 20 else seen["desired_goal"] * 0 + 1.0  # a new goal: a new path is drawn
+        shown = {"observation": seen["observation"], "desired_goal": goal}
+        actions, after = policy.predict(shown, state)
+        for i in range(3):
+            own = type(state)(state.episodes[i : i + 1], state.memories[i : i + 1])
+            np.testing.assert_array_equal(
+                policy.predict({k: v[i : i + 1] for k, v in shown.items()}, own)[0], actions[[i]]
+            )
+        history.append((shown, state, actions))
+        seen["observation"] = np.array([Ball(s).step(a) for s, a in zip(seen["observation"], actions, strict=True)])
         state = after
-    assert np.ptp(np.array(history), axis=0).min() > 0.05
+    for shown, before, actions in history:  # what came later must not have changed what was
+        np.testing.assert_array_equal(policy.predict(shown, before)[0], actions)
+    assert np.ptp(np.array([actions for _, _, actions in history]), axis=0).min() > 0.05
 
 
 def test_random_actions_are_uniform_and_differ_by_step_episode_and_seed() -> None:

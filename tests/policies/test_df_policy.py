@@ -102,6 +102,18 @@ def test_draws_depend_on_seed_and_episode_number() -> None:
     assert np.abs(path(0, 4) - path(1, 4)).max() > 1e-3
 
 
+def test_each_plan_of_an_episode_has_its_own_draws() -> None:
+    # Catches: every re-plan repeating the first one's noise, so that a bad plan is made again and again.
+    policy, observation = make(replan_every=1), batch(3, 1)
+    observation["desired_goal"] += 20
+    state = None
+    for _ in range(3):
+        _, state = policy.predict(observation, state)
+    assert state is not None
+    corners = [plan.states for plan in policy.telemetry(state)[0].plans]
+    assert min(np.abs(corners[i] - corners[j]).max() for i, j in ((0, 1), (0, 2), (1, 2))) > 1e-3
+
+
 def test_replans_on_time_and_when_the_goal_moves() -> None:
     # Catches: an off-by-one in replan_every, a plan kept for a goal that has moved.
     policy, observation = make(replan_every=10), batch(4, 1)
