@@ -41,24 +41,17 @@ EmailOption = Annotated[str | None, typer.Option(help="Stored in the Minari data
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
-    """Turn expected errors into one line on standard error, and a termination signal into a clean stop."""
-    before = None
+def stops_cleanly() -> Iterator[None]:
+    """Let a termination signal end the command as Ctrl-C does, so that unfinished files are removed."""
     try:
         before = signal.signal(signal.SIGTERM, _terminate)
-    except ValueError:
-        before = None  # not the main thread: signals belong to somebody else
+    except ValueError:  # not the main thread: signals belong to somebody else
+        yield
+        return
     try:
         yield
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        _say(f"error: {error}")
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as error:
-        _say("interrupted; nothing half-written is left")
-        raise typer.Exit(130) from error
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _terminate(number: int, frame: Any) -> None:
@@ -109,7 +102,7 @@ def make(
     as_json: JsonFlag = False,
 ) -> None:
     """Make maze2d data by D4RL's recipe, on all cores."""
-    with plain_errors():
+    with stops_cleanly():
         from dfplan.cli.data_make import describe_env, make_episodes
 
         begin = time.perf_counter()
@@ -149,7 +142,7 @@ def import_file(
     as_json: JsonFlag = False,
 ) -> None:
     """Turn one of D4RL's HDF5 files into the same form: real transitions, rewards on the state after the step."""
-    with plain_errors():
+    with stops_cleanly():
         from dfplan.cli.data_import import import_d4rl
         from dfplan.data.d4rl import env_of_file
 
@@ -178,7 +171,7 @@ def fetch(
     as_json: JsonFlag = False,
 ) -> None:
     """Download public data: one of D4RL's maze2d files, or a dataset from Minari's remote."""
-    with plain_errors():
+    with stops_cleanly():
         from dfplan.data.d4rl import resolve_d4rl
         from dfplan.data.fetch import fetch_d4rl, fetch_minari
 
@@ -197,7 +190,7 @@ def fetch(
 @app.command("list")
 def list_data(as_json: JsonFlag = False) -> None:
     """List the data on this machine: Minari datasets, and D4RL's files in its cache folder."""
-    with plain_errors():
+    with stops_cleanly():
         from dfplan.data.fetch import cached_d4rl_files
         from dfplan.data.minari_io import list_minari
 
@@ -229,7 +222,7 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Print sizes and statistics, and draw which places were visited."""
-    with plain_errors():
+    with stops_cleanly():
         from dfplan.cli.data_text import show_text
         from dfplan.data import load_episodes
         from dfplan.data.stats import coverage, summary

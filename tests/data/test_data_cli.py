@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("mujoco")
 
-from dfplan.cli.data import app
+from dfplan.cli.main import app
 from dfplan.data import load_episodes
 from dfplan_envs.maze2d import generate_tour
 
@@ -24,7 +28,12 @@ def run(datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "d4rl"))
     monkeypatch.chdir(tmp_path)
     runner = CliRunner()
-    return lambda *arguments: runner.invoke(app, [str(argument) for argument in arguments])
+    return lambda *arguments: runner.invoke(app, ["data", *map(str, arguments)])
+
+
+def same_path() -> dict[str, str]:
+    """Return this process's environment, with its import path for a child."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def d4rl_file(path: Path, steps: int = 1500, aligned: bool = False) -> Path:
@@ -77,11 +86,9 @@ def test_make_list_show(run: Callable[..., Any], tmp_path: Path) -> None:
 
 
 def test_make_without_minari(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "minari", None)
     refused = run("make", "maze2d-umaze", "--steps", 1200, "--npz", "u.npz")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "pip install 'dfplan[minari]'; or write the compact file only: --no-minari --npz" in refused.stderr
     assert not Path("u.npz").exists()
     made = run("make", "maze2d-umaze", "--steps", 1200, "--npz", "u.npz", "--no-minari", "--clean")
@@ -110,11 +117,11 @@ def test_make_without_minari(run: Callable[..., Any], monkeypatch: pytest.Monkey
         (["fetch", "maze2d-lage"], "unknown D4RL maze2d dataset 'maze2d-lage'"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_1(run: Callable[..., Any], arguments: list[str], match: str) -> None:
+def test_bad_input_is_one_message_and_exit_code_2(run: Callable[..., Any], arguments: list[str], match: str) -> None:
     pytest.importorskip("minari")
     Path("there.npz").write_text("not episodes")
     result = run(*arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert match in result.stderr
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
@@ -125,7 +132,7 @@ def test_an_existing_dataset_is_refused_before_any_work(run: Callable[..., Any])
     pytest.importorskip("minari")
     assert run("make", "maze2d-umaze", "--steps", 600).exit_code == 0
     again = run("make", "maze2d-umaze", "--steps", 900_000_000)
-    assert again.exit_code == 1
+    assert again.exit_code == 2
     assert "exists at" in again.stderr
     assert run("make", "maze2d-umaze", "--steps", 700, "--overwrite").exit_code == 0
     assert load_episodes("maze2d/umaze-noisy-v0").meta["simulated_steps"] == 700
@@ -142,7 +149,7 @@ def test_interrupted_make_says_so(run: Callable[..., Any], monkeypatch: pytest.M
     monkeypatch.setattr(minari_io, "_buffers", interrupted)
     result = run("make", "maze2d-umaze", "--steps", 600)
     assert result.exit_code == 130
-    assert "nothing half-written is left" in result.stderr
+    assert result.stdout == ""
     assert list(datasets.rglob("*")) == []
 
 
@@ -200,10 +207,25 @@ def test_show_draws(run: Callable[..., Any], tmp_path: Path) -> None:
 
 def test_import_of_the_module_is_light() -> None:
     """Catches a heavy import at the top of the command line: `dfplan --help` has 0.4 s."""
-    import subprocess
-    import sys
-
     heavy = {"torch", "numpy", "h5py", "gymnasium", "minari", "matplotlib"}
     code = f"import sys, dfplan.cli.data; print(sorted({heavy} & set(sys.modules)))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=same_path())
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_killed_make_leaves_nothing(datasets: Path) -> None:
+    """Catches a termination signal that skips the clean-up."""
+    pytest.importorskip("minari")
+    code = "import dfplan.cli.data_make as m; m.SHARD_STEPS = 10**8; from dfplan.cli.main import main; main()"
+    arguments = ["data", "make", "maze2d-umaze", "--steps", "100000000", "--workers", "1", "--npz", "killed.npz"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, cwd=datasets.parent, env=same_path()
+    )
+    stderr = process.stderr
+    assert stderr is not None
+    assert stderr.read(9) == b"\rsimulate"  # the bar: work has begun
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert [path.name for path in datasets.parent.rglob("*") if path.is_file()] == []

@@ -60,10 +60,12 @@ def test_round_trip_is_exact_and_silent(episodes: Episodes, datasets: Path) -> N
 
 def test_list_names_datasets_only(episodes: Episodes, datasets: Path) -> None:
     save_minari(episodes, ID)
-    with staged_folder(datasets / "maze2d" / "other-v0"):
+    assert list_minari()[ID]["total_steps"] == 9
+    with warnings.catch_warnings(), staged_folder(datasets / "maze2d" / "other-v0") as folder:
+        warnings.simplefilter("error")  # Minari warns of a folder that is half a dataset
+        (folder / "data").mkdir()
         assert list(list_minari()) == [ID]
         assert minari.namespace.list_local_namespaces() == ["maze2d"]
-    assert list_minari()[ID]["total_steps"] == 9
 
 
 def test_an_existing_dataset_is_kept_unless_told(episodes: Episodes, datasets: Path) -> None:
