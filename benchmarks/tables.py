@@ -95,6 +95,28 @@ def details() -> str:
     return "\n".join(rows)
 
 
+def default_run() -> str:
+    """What the README's first command prints, and where it was run."""
+    r = load("large-default")
+    if not r:
+        return "not run"
+    plan, first, hardware = r["plan_seconds"], r["first_reach_steps"], r["hardware"]
+    rows = (
+        ("episodes", f"{r['episodes']} (seed {r['seed']})"),
+        ("strict score", score(r)),
+        ("latched score", score(r, "latched")),
+        ("success rate", f"{r['success_rate']:.2f}"),
+        ("steps to first reach", f"{first['mean']:.0f} ± {first['stderr']:.0f}"),
+        ("seconds per plan", f"median {plan['median']:.2f}, p95 {plan['p95']:.2f}"),
+        ("control steps per second", f"{r['control_hz']:.0f}"),
+        (
+            "whole evaluation",
+            f"{r['wall_seconds'] / 60:.1f} minutes on {hardware['usable_cores']} cores ({hardware['cpu']})",
+        ),
+    )
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+
+
 def speed() -> str:
     """Seconds per plan."""
     result = load("plan-speed-large")
@@ -122,7 +144,13 @@ def gap() -> str:
     return "\n".join(rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"scores": scores, "details": details, "speed": speed, "gap": gap}
+TABLES: dict[str, Callable[[], str]] = {
+    "scores": scores,
+    "default-run": default_run,
+    "details": details,
+    "speed": speed,
+    "gap": gap,
+}
 
 
 def render(text: str) -> str:
