@@ -121,9 +121,10 @@ def _draw(report: Report, policy: Any, folder: Path, chosen: dict[str, Any]) -> 
     try:
         figures.draw_paths(report, folder / "paths.png")
         if hasattr(policy, "planner"):
-            plan = figures.trace_plan(policy.planner, report.records[0], samples=policy.samples, **policy.plan_options)
+            record = figures.longest(report.records[: figures.PANELS])
+            plan = figures.trace_plan(policy.planner, record, samples=policy.samples, **policy.plan_options)
             schedule = chosen.get("schedule", policy.planner.config.schedule)
-            title = f"{report.env_id}: one plan, schedule {schedule}"
+            title = f"{report.env_id}, episode {record.number}: one plan, schedule {schedule}"
             figures.draw_denoising(plan, figures.maze_map(report.env_id), folder / "denoising.gif", title)
     except ImportError as error:
         typer.echo(f"no figures: {error}", err=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,16 @@ def draw_denoising(plan: Plan, maze: MazeMap, path: str | Path, title: str) -> P
     return denoising_gif(
         path, maze, trace, levels, goal, selected=int(plan.selected[0]), title=title, goal_radius=GOAL_RADIUS
     )
+
+
+def longest(records: Sequence[EpisodeRecord]) -> EpisodeRecord:
+    """Return the episode whose first plan takes longest to arrive: the one with most to see."""
+
+    def arrival(record: EpisodeRecord) -> float:
+        steps = record.telemetry.plans[0].arrival_steps if record.telemetry.plans else 0.0
+        return steps if np.isfinite(steps) else 0.0
+
+    return max(records, key=arrival)
 
 
 def trace_plan(planner: DFPlanner, record: EpisodeRecord, **options: Any) -> Plan:

@@ -159,7 +159,7 @@ def _write_gif(path: Path, frames: list[Any]) -> Path:
     sample = Image.new("RGB", (frames[0].width, frames[0].height * 3))
     for i, frame in enumerate((frames[0], frames[len(frames) // 2], frames[-1])):
         sample.paste(frame, (0, i * frame.height))
-    palette = sample.quantize(96)
+    palette = sample.quantize(160, method=Image.Quantize.MAXCOVERAGE)
     small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     with atomic_path(path) as temporary:
         small[0].save(

@@ -55,12 +55,14 @@ def test_larger_lookahead_cuts_corners_more() -> None:
 
 def test_projection_does_not_jump_to_a_later_branch() -> None:
     # Catches: the nearest point of the whole path in place of the next one (a hairpin's two arms lie 0.3 apart).
-    policy = DFPolicy(FakePlanner(via=[(4, 0), (4, 0.3)]), replan_every=1000)
+    policy = DFPolicy(FakePlanner(via=[(4, 0), (4, 0.3), (-1, 0.3)], tokens=64), replan_every=1000)
     ball, state, furthest = Ball([0, 0, 0, 0]), None, 0.0
     for step in range(300):
         if step == 20:
             ball.state[1] = 0.22  # nearer to the way back
-        action, state = policy.predict({"observation": ball.state[None], "desired_goal": np.array([[0.0, 0.9]])}, state)
+        action, state = policy.predict(
+            {"observation": ball.state[None], "desired_goal": np.array([[-1.0, 0.9]])}, state
+        )
         furthest = max(furthest, float(ball.step(action[0])[0]))
     assert furthest > 3.5
 
@@ -142,7 +144,7 @@ def test_a_plan_that_does_not_arrive_is_followed_and_then_made_anew(tokens: int)
     planner = FakePlanner(arrives=False, tokens=tokens)
     policy = DFPolicy(planner, replan_every=1000)
     states, _ = drive(policy, Ball([0, 0, 0, 0]), (9.0, 0.0), 300)
-    assert states[-1, 0] > (1 if tokens == 1 else 5)
+    assert states[-1, 0] > (5 if tokens == 1 else 8)
     assert 3 <= len(planner.calls) <= 35
 
 
