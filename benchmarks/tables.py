@@ -43,8 +43,8 @@ PUBLISHED = (
     ("Diffuser", "113.9 / 121.5 / 123.0", "strict", "a hand-written controller; arXiv 2407.01392"),
     ("Diffuser, own actions", "6.3 / 13.5 / 6.3", "strict", "its actions; arXiv 2407.01392"),
     ("Diffusion Forcing with MCG", "116.7 / 149.4 / 159.0", "strict", "its actions; arXiv 2407.01392"),
-    ("Diffusion Veteran", "136.6 / 150.7 / 203.6", "latched", "a learned inverse dynamics"),
-    ("HorizonFlow", "137.5 / 154.8 / 205.2", "holding the goal", "as published"),
+    ("Diffusion Veteran", "136.6 / 150.7 / 203.6", "latched", "see its paper"),
+    ("HorizonFlow", "137.5 / 154.8 / 205.2", "holding the goal", "see its paper"),
 )
 
 
