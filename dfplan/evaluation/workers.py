@@ -6,8 +6,10 @@ import multiprocessing
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -73,20 +75,38 @@ def run_in_workers(job: Job, episodes: int, workers: int, on_step: OnStep | None
     records: list[EpisodeRecord] = []
     clock = Clock()
     try:
-        for w in range(workers):
-            ours, theirs = context.Pipe()
-            process: BaseProcess = context.Process(
-                target=_work, args=(theirs, job, range(w, episodes, workers), threads), daemon=True
-            )
-            process.start()
-            theirs.close()
-            pipes[ours] = process
+        with _sigint_waits():
+            for w in range(workers):
+                ours, theirs = context.Pipe()
+                process: BaseProcess = context.Process(
+                    target=_work, args=(theirs, job, range(w, episodes, workers), threads), daemon=True
+                )
+                process.start()
+                theirs.close()
+                pipes[ours] = process
         _collect(pipes, records, clock, on_step)
     finally:
         for process in pipes.values():
             process.terminate()
             process.join()
     return sorted(records, key=lambda record: record.number), clock
+
+
+@contextmanager
+def _sigint_waits() -> Iterator[None]:
+    """Let Ctrl-C wait until the block is over, and processes started in it never see one (they inherit the mask).
+
+    Without it a Ctrl-C in the middle of starting a worker would leave one that nobody knows of.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # it is started with the first worker otherwise, and unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _collect(

@@ -238,16 +238,16 @@ def test_first_actions_are_the_conditional_mean() -> None:
     planner, (obs, _) = PLANNERS["path"], situation()
     spec, norm = planner.spec, planner.norm
     future = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(5))
-    found = planner.first_actions(obs, future, steps=1)
+    found = planner.first_actions(obs, future, steps=1, attention="full")
     assert found.shape == (3, F, 2)
     x = torch.zeros(3, 4, spec.width)
     x[:, :3, :4] = norm.obs(torch.cat([obs[:, None], future], 1))
     k, tokens = torch.tensor([0, 0, 0, K]).expand(3, -1), torch.tensor([0, 2, 3, spec.plan_tokens])
     answer = planner.checkpoint.model(x, k, Cond(False, tokens))[:, 3, spec.act_slice].reshape(3, F, 2)
     torch.testing.assert_close(found, norm.act_back(answer).detach(), atol=1e-5, rtol=1e-4)
-    other = planner.first_actions(obs, future, steps=1, generator=torch.Generator().manual_seed(9))
+    other = planner.first_actions(obs, future, steps=1, attention="full", generator=torch.Generator().manual_seed(9))
     torch.testing.assert_close(found, other)  # one step starts from noise that says nothing
-    one = planner.first_actions(obs[0], future[0], steps=1)
+    one = planner.first_actions(obs[0], future[0], steps=1, attention="full")
     torch.testing.assert_close(one, found[:1], atol=1e-5, rtol=1e-4)
 
 
