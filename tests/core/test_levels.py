@@ -83,6 +83,7 @@ def test_ramps_vary_in_slope_and_position() -> None:
     flat = (k[:, -1] == k[:, 0]).double().mean()
     steep = ((k[:, 0] == 0) & (k[:, 2:] == K).all(1)).double().mean()
     assert 0.05 < float(flat) < 0.7 and float(steep) > 0.005
+    assert float((k[:, -1] == 0).double().mean()) > 0.2  # a far token may be clean too
 
 
 def test_mixed_levels_hold_their_shares() -> None:

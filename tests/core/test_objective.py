@@ -114,6 +114,15 @@ def test_padding_and_context_do_not_reach_the_loss() -> None:
         assert torch.equal(one["loss"], two["loss"])
 
 
+def test_padding_is_shown_as_pure_noise() -> None:
+    # T7. Catches: validity read at the wrong positions when only some action tokens are present.
+    stub, batch = Stub(), windows(200, no_goal=0.6)
+    loss_of(stub, batch, config=ObjectiveConfig(levels="independent", action_tokens=3))
+    _, k, cond = stub.asked[0]
+    valid = take_tokens(batch.valid, cond.tokens)
+    assert bool((k[~valid] == K).all()) and float((k[valid] == K).double().mean()) < 0.1
+
+
 def test_gradients_match_finite_differences() -> None:
     # Catches: a detached part, a weight that is applied to the value but not to the gradient.
     model, batch = random_denoiser(SPEC).double(), windows(4)

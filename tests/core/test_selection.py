@@ -25,7 +25,7 @@ def arrive(*xs: float) -> float:
 def test_arrival_is_interpolated_inside_a_token() -> None:
     # Catches: whole tokens only, steps off by one, the stride forgotten, the distance to the centre.
     assert arrive(0, 1, 2, 3) == pytest.approx(25)  # 2.5 is crossed half way through the third token
-    assert arrive(0, 1, 2.5, 3) == pytest.approx(20)  # on the edge counts
+    assert arrive(0, 1, 2.5, 9) == pytest.approx(20)  # on the edge counts
     assert arrive(0, 2.0, 2.8, 3) == pytest.approx(10 + 10 * 0.5 / 0.8)
 
 
@@ -34,6 +34,8 @@ def test_arrival_at_the_start_and_never() -> None:
     assert arrive(3, 9, 9, 9) == 0
     assert arrive(0, 1, 2, 2.4) == INF
     assert arrive(0, 0, 0, 0) == INF
+    beside = line(0, 1, 2, 3) + torch.tensor([0.0, 10.0, 0.0])
+    assert float(arrival_steps(beside, GOAL, (0, 1), 0.5, 10)) == INF
 
 
 def test_first_arrival_counts() -> None:
@@ -55,11 +57,12 @@ def test_feasible_means_no_move_beyond_the_data() -> None:
     never = torch.tensor(INF)
     assert bool(feasible(line(0, 1, 2, 3), limit, never, 10))
     assert bool(feasible(line(0, -1.09, 0), limit, never, 10))
-    assert not bool(feasible(line(0, -1.11, 0), limit, never, 10))
+    assert not bool(feasible(line(0, -1.11, -2), limit, never, 10))
     assert not bool(feasible(line(0, 1.2, 2), limit, never, 10, slack=1.0))
     assert not bool(feasible(line(0, 1, 2, 3), torch.tensor([0.5, 1.0, 1.0]), never, 10))
     tall = torch.stack([torch.zeros(3), 100 * torch.arange(3.0), torch.zeros(3)], 1)
     assert bool(feasible(tall, limit, never, 10))
+    assert not bool(feasible(tall, torch.tensor([1.0, 99.0 / 1.1, INF]), never, 10))
 
 
 def test_moves_after_arrival_do_not_count() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -106,9 +107,8 @@ def test_bad_layouts_are_refused(change: dict[str, Any], match: str) -> None:
 @given(specs())
 def test_layout_survives_json(spec: TokenSpec) -> None:
     # Catches: a field that is lost, tuples that come back as lists.
-    import json
-
-    assert TokenSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    again = TokenSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+    assert again == spec and hash(again) == hash(spec)
 
 
 # ---- packing
@@ -189,6 +189,13 @@ def test_columns_without_variance_are_only_shifted(value: float) -> None:
     z = norm.obs(obs)
     assert bool(torch.isfinite(z).all()) and float(z[:, 0].abs().max()) <= abs(value) * 1e-6
     torch.testing.assert_close(norm.obs_back(z), obs)
+
+
+def test_columns_that_hold_only_rounding_errors_are_only_shifted() -> None:
+    # Catches: a guard against exact zeros alone, which blows rounding errors up to unit variance.
+    jitter = torch.randn(1000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    norm = Normalizer.fit(500 + 1e-5 * jitter, 1e-3 * jitter, torch.ones(1))
+    assert float(norm.obs_std) == 1.0 and float(norm.act_std) == pytest.approx(1e-3, rel=0.1)
 
 
 def test_normaliser_follows_the_dtype_of_its_argument() -> None:

@@ -141,7 +141,7 @@ def test_a_sample_does_not_know_the_batch() -> None:
 
 
 def test_precision_follows_the_input() -> None:
-    # Catches: a buffer or a constant that is stuck in float32 (float64), or a bf16 result handed out.
+    # Catches: a buffer or a step that is stuck in float32 (float64 gradients would show it), a bf16 result handed out.
     spec = KINDS["path"]
     model = random_denoiser(spec)
     x, k = inputs(spec)
@@ -149,8 +149,12 @@ def test_precision_follows_the_input() -> None:
     double = MODELS["path"](x, k, Cond(True))
     assert single.dtype == torch.float32 and double.dtype == F64
     torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-3)
+    part = x[:1, :3].clone().requires_grad_(True)
+    cond = Cond(True, torch.arange(3))
+    assert torch.autograd.gradcheck(lambda v: MODELS["path"].network(v, k[:1, :3], cond), part)
     with torch.autocast("cpu", torch.bfloat16):
         half = model(x.float(), k, Cond(True)).detach()
+        assert model.network(x.float(), k, Cond(True)).dtype == torch.float32
     assert half.dtype == torch.float32 and bool(torch.isfinite(half).all())
     assert float((half - single).abs().mean()) < 0.05 * float(single.abs().mean())
 
@@ -176,10 +180,13 @@ def test_a_clean_token_is_returned_as_it_is() -> None:
 
 
 def test_causal_and_full_are_told_apart() -> None:
-    # Catches: a mode that is ignored: even the last plan token, which sees the same in both, knows the mode.
+    # Catches: a mode that is ignored: even a token that is alone, and sees the same in both, knows the mode.
     spec, model = KINDS["bundle"], MODELS["bundle"]
     x, k = inputs(spec)
     assert bool((model(x, k, Cond(True)) != model(x, k, Cond(False))).any(-1).all())
+    alone = torch.tensor([2])
+    causal, full = (model(x[:, alone], k[:, alone], Cond(mode, alone)) for mode in (True, False))
+    assert bool((causal != full).any())
 
 
 def test_unused_columns_are_not_read() -> None:
