@@ -262,8 +262,10 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
         "--out",
         "x",
     ]
+    # A shell that runs the tests in the background makes them ignore SIGINT, and their children inherit that.
+    listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *command],
+        [sys.executable, "-c", listening + PROGRAM, *command],
         env=environment(),
         cwd=tmp_path,
         stdout=subprocess.PIPE,
