@@ -47,11 +47,11 @@ class PatternConfig:
             each); the past actions are clean.
     """
 
-    plan: float = 0.35
+    plan: float = 0.4
     joint: float = 0.15
     world: float = 0.2
     inverse: float = 0.2
-    act: float = 0.1
+    act: float = 0.05
     noisy_state: float = 0.1
     missing_state: float = 0.1
     no_history: float = 0.3
