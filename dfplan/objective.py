@@ -7,7 +7,7 @@ ones (``levels="mixed"``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from dfplan.errors import unknown_name
 from dfplan.models.base import Cond
 from dfplan.noise import add_noise, target_from
+from dfplan.patterns import PatternConfig, draw_pattern
 from dfplan.schedule import LEVEL_SAMPLERS
 from dfplan.tokens import CONTEXT, GOAL, STATE, TokenSpec
 from dfplan.windows import Batch
@@ -46,13 +47,15 @@ class ObjectiveConfig:
             ``"teacher_forcing"`` is next-token diffusion, where every noisy token sees the clean ones before it.
         noisy_state: Share of samples whose state token has a random level (a noisy or missing observation).
         action_tokens: Action tokens per sample of the kind ``path``: the first chunk and random others.
-        action_weight: Weight of an action token in the loss; a future token has 1.
+        action_weight: Weight of an action token of the kind ``path`` in the loss; any other token has 1.
+        patterns: Which questions the samples of the kind ``interleaved`` are about.
     """
 
     levels: str = "mixed"
     noisy_state: float = 0.1
     action_tokens: int = 2
     action_weight: float = 4.0
+    patterns: PatternConfig = field(default_factory=PatternConfig)
 
     def __post_init__(self) -> None:
         names = (*LEVEL_SAMPLERS, TEACHER_FORCING)
@@ -68,8 +71,10 @@ def draw_tokens(spec: TokenSpec, batch: int, config: ObjectiveConfig, generator:
     """Choose the token positions that are present, int64 (B, n).
 
     All plan tokens, and for the kind ``path`` the first action chunk and random others: action tokens are leaves, so
-    training on a few of them is unbiased and cheap.
+    training on a few of them is unbiased and cheap. All tokens for the kind ``interleaved``.
     """
+    if spec.kind == "interleaved":
+        return torch.arange(spec.tokens).expand(batch, -1)
     plan = torch.arange(spec.plan_tokens).expand(batch, -1)
     count = min(config.action_tokens, spec.horizon) if spec.kind == "path" else 0
     if count == 0:
@@ -89,9 +94,12 @@ def draw_levels(
     """Draw the levels of the tokens that are present, int64 (B, n).
 
     Invalid tokens (padding, a goal that is not known) are at K. Future tokens follow the level sampler; action tokens
-    have independent uniform levels.
+    have independent uniform levels. The kind ``interleaved`` mixes patterns, see `dfplan.patterns`.
     """
     B, n = tokens.shape
+    if spec.kind == "interleaved":
+        k = draw_pattern(spec, B, levels, LEVEL_SAMPLERS[config.levels], config.patterns, generator)
+        return torch.where(valid, k, torch.full_like(k, levels))
     k = torch.randint(0, levels + 1, (B, n), generator=generator)
     law = "independent" if config.levels == TEACHER_FORCING else config.levels
     k[:, CONTEXT : spec.plan_tokens] = LEVEL_SAMPLERS[law]((B, spec.horizon), levels, generator)
@@ -144,6 +152,8 @@ def diffusion_forcing_loss(
     tokens = draw_tokens(spec, len(batch.x0), config, generator)
     k = draw_levels(spec, take_tokens(batch.valid, tokens), tokens, levels, config, generator)
     x0, weight = take_tokens(batch.x0, tokens), take_tokens(batch.weight, tokens)
+    if spec.kind == "interleaved":  # many tokens are given, and there is nothing to learn about those
+        weight = weight * (k > 0).unsqueeze(-1)
     eps = torch.randn(x0.shape, generator=generator)
     x0, weight, eps, k, tokens = (v.to(device, non_blocking=True) for v in (x0, weight, eps, k, tokens))
     x = add_noise(x0, k, eps, model.alpha_bar)
@@ -157,9 +167,9 @@ def diffusion_forcing_loss(
     error = ((output.float() - target) ** 2 * weight).sum(-1) / weight.sum(-1).clamp_min(1)
     counted = (weight.sum(-1) > 0).float()
     per_token = counted.clone()
-    per_token[:, spec.plan_tokens :] *= config.action_weight
+    per_token[:, spec.plan_tokens :] *= config.action_weight if spec.kind == "path" else 1.0
     loss = (error * per_token).sum() / per_token.sum().clamp_min(1e-9)
-    future, action = slice(CONTEXT, spec.plan_tokens), slice(spec.plan_tokens, None)
+    future, action = slice(CONTEXT, spec.plan_tokens), slice(spec.plan_tokens, spec.past_tokens)
     parts = {
         name: (error[:, part].sum() / counted[:, part].sum().clamp_min(1)).detach()
         for name, part in (("future", future), ("action", action))

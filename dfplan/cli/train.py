@@ -28,7 +28,8 @@ def train(
     seed: Annotated[int, typer.Option(help="Of weights, windows, levels, noise and generated data.")] = 0,
     stride: Annotated[int | None, typer.Option(help="Environment steps per token.")] = None,
     horizon: Annotated[int | None, typer.Option(help="Future tokens.")] = None,
-    tokens: Annotated[str, typer.Option(help="Kind of token: path or bundle.")] = "path",
+    tokens: Annotated[str, typer.Option(help="Kind of token: path, bundle or interleaved.")] = "path",
+    history: Annotated[int, typer.Option(help="Past tokens, of interleaved only.")] = 0,
     model: Annotated[str, typer.Option(help="Network: transformer or recurrent.")] = "transformer",
     width: Annotated[int, typer.Option(help="Channels of the network.")] = 192,
     layers: Annotated[int, typer.Option(help="Blocks of the transformer.")] = 3,
@@ -82,7 +83,12 @@ def train(
     )  # fmt: skip
     episodes, origin = _load(env_id, data, seed, main_process)
     spec = TokenSpec(
-        episodes.observations.shape[1], episodes.actions.shape[1], shape["stride"], shape["horizon"], kind=tokens
+        episodes.observations.shape[1],
+        episodes.actions.shape[1],
+        shape["stride"],
+        shape["horizon"],
+        kind=tokens,
+        history=history,
     )
     folder = out or Path("runs") / f"train-{env_id}"
     provenance = _provenance(origin)
