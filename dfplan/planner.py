@@ -14,7 +14,7 @@ from torch import Tensor
 from dfplan.actions import denoise_actions
 from dfplan.checkpoint import Checkpoint, load_checkpoint, push_checkpoint, save_checkpoint
 from dfplan.errors import unknown_name
-from dfplan.guidance import Guidance
+from dfplan.guidance import CheckedGuidance, Guidance
 from dfplan.models.base import Cond
 from dfplan.noise import add_noise, normal_like
 from dfplan.plan import Plan
@@ -320,9 +320,11 @@ class DFPlanner:
         return self._choose(out, goal, len(context), actions, attention, generator)
 
     def _log_cost(self, guidance: Guidance, context: int) -> Any:
+        checked = guidance if isinstance(guidance, CheckedGuidance) else CheckedGuidance(guidance)
+
         def log_cost(x0_hat: Tensor, k: Tensor) -> Tensor:
             keep = [0, *range(context, x0_hat.shape[1])]
-            return guidance(self.norm.obs_back(x0_hat[:, keep, self.spec.obs_slice]), k[keep])
+            return checked(self.norm.obs_back(x0_hat[:, keep, self.spec.obs_slice]), k[keep])
 
         return log_cost
 
