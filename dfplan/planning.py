@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dfplan.actions import denoise_actions
-from dfplan.guidance import Guidance
+from dfplan.guidance import CheckedGuidance, Guidance
 from dfplan.models.base import Denoiser
 from dfplan.noise import add_noise, normal_like
 from dfplan.plan import Plan
@@ -112,10 +112,11 @@ def _log_cost(s: Setting, guidance: Guidance | None, context: int) -> LogCost | 
     """Turn guidance on states in environment units into a cost of tokens."""
     if guidance is None:
         return None
+    checked = guidance if isinstance(guidance, CheckedGuidance) else CheckedGuidance(guidance)
 
     def log_cost(x0_hat: Tensor, k: Tensor) -> Tensor:
         keep = [0, *range(context, x0_hat.shape[1])]
-        return guidance(s.norm.obs_back(x0_hat[:, keep, s.spec.obs_slice]), k[keep])
+        return checked(s.norm.obs_back(x0_hat[:, keep, s.spec.obs_slice]), k[keep])
 
     return log_cost
 
