@@ -71,10 +71,9 @@ def test_a_token_sees_its_past_alone_and_no_pure_noise() -> None:
     for t in reversed(range(T)):
         prefix = model(x[:, : t + 1], k[:, : t + 1], Cond(causal=False, tokens=EVERY[: t + 1]))
         torch.testing.assert_close(causal[:, t], prefix[:, t])
-    for t in range(T):  # the same levels at other positions
-        alone = model(x[:, t : t + 1], k[:, :1], Cond(causal=True, tokens=EVERY[t : t + 1]))
-        fresh = two_routes()(x[:, t : t + 1], k[:, :1], Cond(causal=True, tokens=EVERY[t : t + 1]))
-        assert torch.equal(alone, fresh)
+    for t in range(1, T):  # the same levels at other positions
+        cond = Cond(causal=False, tokens=EVERY[[0, t]])
+        assert torch.equal(model(x[:, :2], k[:, :2], cond), two_routes()(x[:, :2], k[:, :2], cond))
     backwards = two_routes(order=EVERY.flip(0))
     last = backwards(x[:, 2:], k[:, 2:], Cond(causal=False, tokens=EVERY[2:]))
     torch.testing.assert_close(backwards(x, k, Cond(causal=True))[:, 2:], last)
