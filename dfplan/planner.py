@@ -13,7 +13,7 @@ from torch import Tensor
 from dfplan.checkpoint import Checkpoint, load_checkpoint, push_checkpoint, save_checkpoint
 from dfplan.errors import unknown_name
 from dfplan.guidance import Guidance
-from dfplan.models.base import Cond
+from dfplan.models.precision import MixedPrecision
 from dfplan.plan import Plan
 from dfplan.planner_inputs import Generators, check_goal, check_obs, check_states, share_generators, warm_states
 from dfplan.planning import Setting, Walk, actions_along, join, plan_one
@@ -86,6 +86,8 @@ class DFPlanner:
         self.device = checkpoint.model.device
         self.levels = checkpoint.model.levels
         self._alpha_bar = checkpoint.model.alpha_bar
+        bf16 = use_bf16(self.config.precision, self.device)
+        self._model: Any = MixedPrecision(checkpoint.model, self.device, bf16=bf16)
         self._order, self._mask = self.spec.order(), self.spec.column_mask().float()
 
     @classmethod
@@ -242,11 +244,3 @@ class DFPlanner:
             self._model, self.spec, self.norm, self._alpha_bar, self._order, self._mask, self.device,
             self.config.goal_radius, self.config.action_steps,
         )  # fmt: skip
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=use_bf16(self.config.precision, self.device))
-
-    def _model(self, x: Tensor, k: Tensor, cond: Cond) -> Tensor:
-        with self._autocast():
-            x0_hat: Tensor = self.checkpoint.model(x, k, cond)
-        return x0_hat.float()
