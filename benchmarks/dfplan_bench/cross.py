@@ -72,7 +72,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], N
     network = TransformerConfig(width=64, layers=3, heads=4, levels=100, positions="rotary")
     model, seconds = trained(
         out, "cross", lambda: crossings(20_000, seed)[0], spec, network,
-        SequenceTraining(steps=steps, batch=128, seed=seed),
+        SequenceTraining(steps=steps, batch=64, seed=seed),
     )  # fmt: skip
     rows, panels = {}, []
     reference = outcomes(crossings(count, seed + 2)[0][:, : CROSSING + 1], crossings(count, seed + 2)[1])
