@@ -103,7 +103,7 @@ class Stream:
         Returns:
             (B, horizon, D). Use ``repeat`` first for several futures each.
         """
-        return self._sample(horizon, draw, how or Sampling(), like, keep="clean")[0]
+        return self._sample(horizon, draw, how or Sampling(), like, keep=None)[0]
 
     def repeat(self, n: int) -> Stream:
         """Return a stream in which every sequence stands ``n`` times in a row."""
@@ -154,8 +154,8 @@ class Stream:
         x = draw(torch.zeros(batch, horizon, D, device=device, dtype=dtype))
         out = sample(
             self.model, S, x, alpha_bar=alpha_bar, tokens=begin + torch.arange(horizon), order=torch.arange(horizon),
-            causal=how.causal, eta=how.eta, draw=draw, memory=self.memory, commit=keep if how.causal else "clean",
-            keep_memory=how.causal,
+            causal=how.causal, eta=how.eta, draw=draw, memory=self.memory, commit=keep if how.causal and keep else "clean",
+            keep_memory=how.causal and keep is not None,
         )  # fmt: skip
         return out.x, out.memory
 

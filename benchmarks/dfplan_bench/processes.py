@@ -82,8 +82,8 @@ def in_wall(states: Tensor, maze: str = "umaze") -> Tensor:
     for i, j in layout.free_cells:
         free[i + 1, j + 1] = True
     cell = (states[..., :2] + CELL_OFFSET + 1).floor().long()
-    i, j = cell[..., 0].clamp(0, layout.height + 1), cell[..., 1].clamp(0, layout.width + 1)
-    return ~free[i, j]
+    rows, columns = cell[..., 0].clamp(0, layout.height + 1), cell[..., 1].clamp(0, layout.width + 1)
+    return ~free[rows, columns]
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
