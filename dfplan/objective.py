@@ -21,6 +21,8 @@ from dfplan.schedule import LEVEL_SAMPLERS
 from dfplan.tokens import CONTEXT, GOAL, STATE, TokenSpec
 from dfplan.windows import Batch
 
+TEACHER_FORCING = "teacher_forcing"
+
 
 class TrainableDenoiser(Protocol):
     """A denoiser whose raw head output is trained."""
@@ -31,13 +33,18 @@ class TrainableDenoiser(Protocol):
         """Return the raw output (B, n, D)."""
         ...
 
+    def forced(self, x: Tensor, k: Tensor, clean: Tensor, clean_k: Tensor, cond: Cond) -> Tensor:
+        """Return the raw output (B, n, D) when every noisy token sees clean ones before it."""
+        ...
+
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
     """Say how training noises a batch.
 
     Attributes:
-        levels: Name of the level sampler, ``"independent"`` being the paper's.
+        levels: Name of the level sampler: ``"independent"`` is the paper's, ``"shared"`` full-sequence diffusion;
+            ``"teacher_forcing"`` is next-token diffusion, where every noisy token sees the clean ones before it.
         noisy_state: Share of samples whose state token has a random level (a noisy or missing observation).
         action_tokens: Action tokens per sample of the kind ``path``: the first chunk and random others.
         action_weight: Weight of an action token of the kind ``path`` in the loss; any other token has 1.
@@ -51,8 +58,9 @@ class ObjectiveConfig:
     patterns: PatternConfig = field(default_factory=PatternConfig)
 
     def __post_init__(self) -> None:
-        if self.levels not in LEVEL_SAMPLERS:
-            raise unknown_name("level sampler", self.levels, LEVEL_SAMPLERS)
+        names = (*LEVEL_SAMPLERS, TEACHER_FORCING)
+        if self.levels not in names:
+            raise unknown_name("level sampler", self.levels, names)
         if not 0.0 <= self.noisy_state <= 1.0:
             raise ValueError(f"noisy_state is a share and must lie in [0, 1], got {self.noisy_state}")
         if self.action_tokens < 0 or self.action_weight < 0:
@@ -89,11 +97,12 @@ def draw_levels(
     have independent uniform levels. The kind ``interleaved`` mixes patterns, see `dfplan.patterns`.
     """
     B, n = tokens.shape
+    law = "independent" if config.levels == TEACHER_FORCING else config.levels
     if spec.kind == "interleaved":
-        k = draw_pattern(spec, B, levels, LEVEL_SAMPLERS[config.levels], config.patterns, generator)
+        k = draw_pattern(spec, B, levels, LEVEL_SAMPLERS[law], config.patterns, generator)
         return torch.where(valid, k, torch.full_like(k, levels))
     k = torch.randint(0, levels + 1, (B, n), generator=generator)
-    k[:, CONTEXT : spec.plan_tokens] = LEVEL_SAMPLERS[config.levels]((B, spec.horizon), levels, generator)
+    k[:, CONTEXT : spec.plan_tokens] = LEVEL_SAMPLERS[law]((B, spec.horizon), levels, generator)
     noisy = torch.rand(B, generator=generator) < config.noisy_state
     k[:, STATE] = torch.where(noisy, k[:, STATE], torch.zeros(B, dtype=torch.int64))
     k[:, GOAL] = 0
@@ -149,7 +158,12 @@ def diffusion_forcing_loss(
     x0, weight, eps, k, tokens = (v.to(device, non_blocking=True) for v in (x0, weight, eps, k, tokens))
     x = add_noise(x0, k, eps, model.alpha_bar)
     target = target_from(prediction, x0, eps, k, model.alpha_bar)
-    output = model.network(x, k, Cond(causal=causal, tokens=tokens))
+    cond = Cond(causal=causal, tokens=tokens)
+    if config.levels == TEACHER_FORCING:
+        clean_k = torch.where(take_tokens(batch.valid.to(device), tokens), 0, levels)
+        output = model.forced(x, k, x0, clean_k, cond)
+    else:
+        output = model.network(x, k, cond)
     error = ((output.float() - target) ** 2 * weight).sum(-1) / weight.sum(-1).clamp_min(1)
     counted = (weight.sum(-1) > 0).float()
     per_token = counted.clone()

@@ -83,7 +83,7 @@ class DFPlanner:
         self.checkpoint = checkpoint
         self.name, self.spec, self.norm = checkpoint.name, checkpoint.spec, checkpoint.norm
         self.config = config or PlannerConfig.from_dict(checkpoint.planner)
-        self.device = checkpoint.model.position.device
+        self.device = checkpoint.model.device
         self.levels = checkpoint.model.levels
         self._alpha_bar = checkpoint.model.alpha_bar
         self._order, self._mask = self.spec.order(), self.spec.column_mask().float()
