@@ -314,7 +314,7 @@ class DFPlanner:
 
         Args:
             samples: N.
-            schedule: A name, or an int64 matrix (M+1, H+1), the state first.
+            schedule: A name, or an int64 matrix (M+1, 2H+1): the state, the first chunk of actions, ...
             slope: Rows by which each token lags behind the one before.
             steps: Reverse steps per token.
             attention: ``"causal"`` or ``"full"``.

@@ -81,8 +81,7 @@ def check_states(spec: TokenSpec, states: Any, B: int, device: torch.device, *, 
     if out.shape != (B, first + n, spec.obs_dim) or not 1 <= n <= spec.horizon:
         name, shape = ("states", "n+1 with n") if first else ("plan_states", "n")
         raise ValueError(
-            f"{name} must have shape (B={B}, {shape} in 1..{spec.horizon}, O={spec.obs_dim}), "
-            f"got {tuple(out.shape)}"
+            f"{name} must have shape (B={B}, {shape} in 1..{spec.horizon}, O={spec.obs_dim}), got {tuple(out.shape)}"
         )
     if not bool(torch.isfinite(out).all()):
         raise ValueError("planned states hold NaN or infinity; pass finite ones")

@@ -119,6 +119,8 @@ def noised(s: Setting, clean: Tensor, tokens: Tensor, S: Tensor, draw: Draw) -> 
 def state_samples(s: Setting, given: Context, steps: int, causal: bool, generator: Generators) -> tuple[Tensor, int]:
     """Sample the state from what is known of it: a noisy token or none, the goal and the history.
 
+    From a measured noisy token the steps are random (DDPM): the deterministic ones would always lead to the same state.
+
     Args:
         s: Model, layout, statistics.
         given: The same levels in all rows of the batch.
@@ -135,12 +137,12 @@ def state_samples(s: Setting, given: Context, steps: int, causal: bool, generato
     check_learned_state(s.spec)
     K = len(s.alpha_bar) - 1
     position, known = torch.tensor([STATE]), given.tokens == STATE
-    S, begin = make_schedule("full_sequence", 1, K, steps=steps), None
+    S, begin, eta = make_schedule("full_sequence", 1, K, steps=steps), None, 0.0
     if bool(known.any()):
         level = int(given.k[0, known])
-        S, begin = start_below(S, level), given.x[:, known.to(given.x.device)]
+        S, begin, eta = start_below(S, level), given.x[:, known.to(given.x.device)], 1.0
     out = denoise(
-        s, given.without(STATE), position, S, causal=causal, generator=generator, eta=1.0, begin=begin
+        s, given.without(STATE), position, S, causal=causal, generator=generator, eta=eta, begin=begin
     )  # fmt: skip
     return out.x[:, -1], out.network_evaluations
 

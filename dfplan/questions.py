@@ -191,12 +191,11 @@ def prior(
 ) -> Trajectories:  # fmt: skip
     """Sample states and actions from nothing: every token starts as noise, the state too.
 
-    A chunk of actions has the level of the state that it leads to.
-
     Args:
         s: Model, layout, statistics.
         samples: N.
-        schedule: Name of the scheduling matrix, or a matrix (M+1, H+1), the state first.
+        schedule: Name of the scheduling matrix, or a matrix (M+1, 2H+1) in causal order: the state, the first chunk of
+            actions, the state it leads to, and so on.
         slope: Of a zig-zag.
         steps: Reverse steps per token, 1..K.
         causal: Causal or full attention.
@@ -207,10 +206,10 @@ def prior(
     """
     check_learned_state(s.spec)
     spec, H = s.spec, s.spec.horizon
-    S = make_schedule(schedule, H + 1, len(s.alpha_bar) - 1, steps=steps, slope=slope)
+    S = make_schedule(schedule, 2 * H + 1, len(s.alpha_bar) - 1, steps=steps, slope=slope)
     free = torch.cat([torch.tensor([STATE]), CONTEXT + torch.arange(2 * H)])
     nothing = torch.zeros(samples, 0, spec.width, device=s.device)
     given = Context(free[:0], nothing, torch.zeros(samples, 0, dtype=torch.int64))
-    x = denoise(s, given, free, torch.cat([S, S[:, 1:]], 1), causal=causal, generator=generator).x
+    x = denoise(s, given, free, torch.cat([S[:, ::2], S[:, 1::2]], 1), causal=causal, generator=generator).x
     states = s.norm.obs_back(x[:, : H + 1, spec.obs_slice])
     return Trajectories(states.cpu(), unpack_actions(spec, s.norm, x[:, H + 1 :]).cpu())
