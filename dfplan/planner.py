@@ -15,7 +15,7 @@ from dfplan.checkpoint import Checkpoint, load_checkpoint, push_checkpoint, save
 from dfplan.context import Context, History, build_context, check_history, check_level
 from dfplan.errors import unknown_name
 from dfplan.guidance import Guidance
-from dfplan.models.base import Cond
+from dfplan.models.precision import MixedPrecision
 from dfplan.plan import Plan
 from dfplan.planner_config import ATTENTIONS, PlannerConfig
 from dfplan.planner_inputs import (
@@ -51,6 +51,8 @@ class DFPlanner:
         self.device = checkpoint.model.device
         self.levels = checkpoint.model.levels
         self._alpha_bar = checkpoint.model.alpha_bar
+        bf16 = use_bf16(self.config.precision, self.device)
+        self._model: Any = MixedPrecision(checkpoint.model, self.device, bf16=bf16)
         self._order, self._mask = self.spec.order(), self.spec.column_mask().float()
 
     @classmethod
@@ -386,14 +388,6 @@ class DFPlanner:
             self._model, self.spec, self.norm, self._alpha_bar, self._order, self._mask, self.device,
             self.config.goal_radius, self.config.action_steps,
         )  # fmt: skip
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=use_bf16(self.config.precision, self.device))
-
-    def _model(self, x: Tensor, k: Tensor, cond: Cond) -> Tensor:
-        with self._autocast():
-            x0_hat: Tensor = self.checkpoint.model(x, k, cond)
-        return x0_hat.float()
 
 
 __all__ = ["ATTENTIONS", "DFPlanner", "History", "PlannerConfig", "Trajectories"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dfplan.actions import denoise_actions
 from dfplan.context import Context
-from dfplan.guidance import Guidance
+from dfplan.guidance import CheckedGuidance, Guidance
 from dfplan.models.base import Denoiser
 from dfplan.noise import Draw, add_noise, normal_like
 from dfplan.plan import Plan
@@ -207,10 +207,11 @@ def _log_cost(s: Setting, guidance: Guidance | None, given: Context) -> LogCost 
     """Turn guidance on states in environment units into a cost of tokens."""
     if guidance is None:
         return None
+    checked = guidance if isinstance(guidance, CheckedGuidance) else CheckedGuidance(guidance)
     c = len(given.tokens)
 
     def log_cost(x0_hat: Tensor, k: Tensor) -> Tensor:
-        return guidance(_states(s, given, x0_hat), k[[0, *range(c, x0_hat.shape[1])]])
+        return checked(_states(s, given, x0_hat), k[[0, *range(c, x0_hat.shape[1])]])
 
     return log_cost
 

@@ -42,6 +42,9 @@ def train(
             help="Levels in training: mixed, independent (the paper), ramp, shared (full sequence), teacher_forcing."
         ),
     ] = "mixed",
+    weighting: Annotated[
+        str, typer.Option(help="Loss weight by level: uniform, min_snr, fused_snr or fused_snr_bidirectional.")
+    ] = "uniform",
     causal: Annotated[
         float | None, typer.Option(help="Share of batches with causal attention; 0.7, or 1 for a model that is causal.")
     ] = None,
@@ -79,7 +82,7 @@ def train(
     config = TrainConfig(
         steps=shape["steps"], batch=batch, lr=lr, seed=seed, causal=share, precision=precision, save_every=save_every,
         model=make_config(model, network),
-        objective=ObjectiveConfig(levels=levels),
+        objective=ObjectiveConfig(levels=levels, weighting=weighting),
     )  # fmt: skip
     episodes, origin = _load(env_id, data, seed, main_process)
     spec = TokenSpec(

@@ -98,7 +98,9 @@ def exact_planner(K: int) -> DFPlanner:
         joint.mean.reshape(SPEC.tokens, SPEC.width), joint.cov, alpha_bar_table("cosine", K), SPEC.order()
     )
     checkpoint: Any = Checkpoint("exact", "none", model, SPEC, NORM, {}, {})  # type: ignore[arg-type]
-    return DFPlanner(checkpoint, PlannerConfig(precision="fp32", schedule="autoregressive"))
+    planner = DFPlanner(checkpoint, PlannerConfig(precision="fp32", schedule="autoregressive"))
+    planner._model = model  # which computes anew what another would remember
+    return planner
 
 
 class Counter:
