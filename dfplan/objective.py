@@ -18,6 +18,7 @@ from dfplan.models.base import Cond
 from dfplan.noise import add_noise, target_from
 from dfplan.schedule import LEVEL_SAMPLERS
 from dfplan.tokens import CONTEXT, GOAL, STATE, TokenSpec
+from dfplan.weights import WEIGHTINGS, loss_weights
 from dfplan.windows import Batch
 
 
@@ -40,16 +41,21 @@ class ObjectiveConfig:
         noisy_state: Share of samples whose state token has a random level (a noisy or missing observation).
         action_tokens: Action tokens per sample of the kind ``path``: the first chunk and random others.
         action_weight: Weight of an action token in the loss; a future token has 1.
+        weighting: Name of the weight by level, a key of `dfplan.weights.WEIGHTINGS`; ``"uniform"`` counts every level
+            of the raw output alike.
     """
 
     levels: str = "mixed"
     noisy_state: float = 0.1
     action_tokens: int = 2
     action_weight: float = 4.0
+    weighting: str = "uniform"
 
     def __post_init__(self) -> None:
         if self.levels not in LEVEL_SAMPLERS:
             raise unknown_name("level sampler", self.levels, LEVEL_SAMPLERS)
+        if self.weighting not in WEIGHTINGS:
+            raise unknown_name("weighting", self.weighting, WEIGHTINGS)
         if not 0.0 <= self.noisy_state <= 1.0:
             raise ValueError(f"noisy_state is a share and must lie in [0, 1], got {self.noisy_state}")
         if self.action_tokens < 0 or self.action_weight < 0:
@@ -97,6 +103,17 @@ def take_tokens(values: Tensor, tokens: Tensor) -> Tensor:
     return values[torch.arange(len(values), device=values.device)[:, None], tokens]
 
 
+def level_weights(
+    spec: TokenSpec, tokens: Tensor, k: Tensor, alpha_bar: Tensor, prediction: str, weighting: str
+) -> Tensor:
+    """Compute the weight by level of the tokens that are present, float64 (B, n); see `dfplan.weights`.
+
+    A token that the layout shows to no other (an action token of the kind ``path``) tells the others nothing.
+    """
+    leaf = spec.attention(False).sum(0) == 1
+    return loss_weights(weighting, k, spec.order()[tokens], alpha_bar, prediction, leaf=leaf[tokens])
+
+
 def diffusion_forcing_loss(
     model: TrainableDenoiser,
     batch: Batch,
@@ -127,7 +144,8 @@ def diffusion_forcing_loss(
         device: Where the model is.
 
     Returns:
-        ``loss`` (scalar, to be minimised), and detached ``future`` and ``action``, its two parts.
+        ``loss`` (scalar, to be minimised), and detached ``future`` and ``action``, its two parts before the weight by
+        level, so that runs with different weights can be compared.
 
     Source:
         arXiv 2407.01392, Algorithm 1.
@@ -136,7 +154,10 @@ def diffusion_forcing_loss(
     k = draw_levels(spec, take_tokens(batch.valid, tokens), tokens, levels, config, generator)
     x0, weight = take_tokens(batch.x0, tokens), take_tokens(batch.weight, tokens)
     eps = torch.randn(x0.shape, generator=generator)
-    x0, weight, eps, k, tokens = (v.to(device, non_blocking=True) for v in (x0, weight, eps, k, tokens))
+    by_level = level_weights(spec, tokens, k, model.alpha_bar, prediction, config.weighting).float()
+    x0, weight, eps, k, tokens, by_level = (
+        v.to(device, non_blocking=True) for v in (x0, weight, eps, k, tokens, by_level)
+    )
     x = add_noise(x0, k, eps, model.alpha_bar)
     target = target_from(prediction, x0, eps, k, model.alpha_bar)
     output = model.network(x, k, Cond(causal=causal, tokens=tokens))
@@ -144,7 +165,7 @@ def diffusion_forcing_loss(
     counted = (weight.sum(-1) > 0).float()
     per_token = counted.clone()
     per_token[:, spec.plan_tokens :] *= config.action_weight
-    loss = (error * per_token).sum() / per_token.sum().clamp_min(1e-9)
+    loss = (error * per_token * by_level).sum() / per_token.sum().clamp_min(1e-9)
     future, action = slice(CONTEXT, spec.plan_tokens), slice(spec.plan_tokens, None)
     parts = {
         name: (error[:, part].sum() / counted[:, part].sum().clamp_min(1)).detach()

@@ -35,6 +35,9 @@ def train(
     noise: Annotated[str, typer.Option(help="Noise table: cosine or linear.")] = "cosine",
     prediction: Annotated[str, typer.Option(help="Head: v, x0 or eps.")] = "v",
     levels: Annotated[str, typer.Option(help="Level sampler: independent, mixed, ramp or shared.")] = "mixed",
+    weighting: Annotated[
+        str, typer.Option(help="Loss weight by level: uniform, min_snr, fused_snr or fused_snr_bidirectional.")
+    ] = "uniform",
     causal: Annotated[float, typer.Option(help="Share of batches with causal attention.")] = 0.7,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, ... or auto.")] = "auto",
@@ -66,7 +69,7 @@ def train(
     config = TrainConfig(
         steps=shape["steps"], batch=batch, lr=lr, seed=seed, causal=causal, precision=precision, save_every=save_every,
         model=TransformerConfig(width=width, layers=layers, heads=heads, noise=noise, prediction=prediction),
-        objective=ObjectiveConfig(levels=levels),
+        objective=ObjectiveConfig(levels=levels, weighting=weighting),
     )  # fmt: skip
     episodes, origin = _load(env_id, data, seed, main_process)
     spec = TokenSpec(
