@@ -201,15 +201,13 @@ def subsequence_bound(
         raise ValueError(f"rows_per_draw must lie in 1..{count} (rows that change a level), got {rows_per_draw}")
     x0, columns, cond = x0[:, where], _columns(mask, x0, where), Cond(causal=causal, tokens=where)
     fixed = (constant * columns.sum(-1)).sum()
-    levels, values = S.to(x0.device), []
-    for _ in range(draws):
-        rows, scale = _pick_rows(count, rows_per_draw, draw, x0)
-        total = torch.zeros(len(x0), dtype=torch.float64, device=x0.device)
-        for part in torch.split(rows, max(1, chunk // len(x0)), dim=1):
-            eps = torch.stack([draw(x0) for _ in part[0]], 1)
-            total += (weight[part] * _errors(model, x0, levels[part], eps, columns, cond, alpha_bar)).sum((1, 2))
-        values.append(-fixed - scale * total)
-    return _summary(torch.stack(values))
+    rows, scale = _pick_rows(count, rows_per_draw, draws, draw, x0)
+    levels, costs = S.to(x0.device), []
+    for part in torch.split(rows.flatten(1), max(1, chunk // len(x0)), dim=1):
+        eps = torch.stack([draw(x0) for _ in part[0]], 1)
+        costs.append((weight[part] * _errors(model, x0, levels[part], eps, columns, cond, alpha_bar)).sum(-1))
+    total = torch.cat(costs, 1).reshape(rows.shape).sum(-1)
+    return _summary(-fixed - scale * total)
 
 
 @torch.no_grad()
@@ -273,7 +271,7 @@ def noisy_bound(
         eps = torch.stack([e for _, e in drawn], 1)
         cost = weight[k] * _errors(model, x0, k, eps, columns, cond, alpha_bar) + constant[k] * columns.sum(-1)
         values.append(C - (k * cost).sum(-1))
-    return _summary(torch.cat(values, 1).T)
+    return _summary(torch.cat(values, 1))
 
 
 def _errors(
@@ -286,14 +284,14 @@ def _errors(
     return ((x0_hat - clean).double() ** 2 * columns).sum(-1)
 
 
-def _pick_rows(count: int, wanted: int | None, draw: Draw, x0: Tensor) -> tuple[Tensor, float]:
-    """Choose rows int64 (B, r), and the factor that makes their sum unbiased.
+def _pick_rows(count: int, wanted: int | None, draws: int, draw: Draw, x0: Tensor) -> tuple[Tensor, float]:
+    """Choose rows int64 (B, draws, r), and the factor that makes their sum unbiased.
 
     Evenly spaced from a random start, every row is chosen with the same probability ``wanted / count``.
     """
     if wanted is None:
-        return torch.arange(count, device=x0.device).expand(len(x0), -1), 1.0
-    start = _uniform(draw, x0[:, 0, :1]).double()
+        return torch.arange(count, device=x0.device).expand(len(x0), draws, -1), 1.0
+    start = torch.stack([_uniform(draw, x0[:, 0, :1]) for _ in range(draws)], 1)
     rows = ((torch.arange(wanted, device=x0.device) + start) * count / wanted).long().clamp_max(count - 1)
     return rows, count / wanted
 
@@ -353,6 +351,7 @@ def _columns(mask: Tensor | None, x0: Tensor, where: Tensor) -> Tensor:
 
 
 def _summary(values: Tensor) -> Bound:
-    """Average draws (draws, B)."""
-    spread = values.std(0) if len(values) > 1 else torch.full_like(values[0], math.nan)
-    return Bound(values.mean(0), spread / math.sqrt(len(values)))
+    """Average draws (B, draws)."""
+    draws = values.shape[1]
+    spread = values.std(1) if draws > 1 else torch.full_like(values[:, 0], math.nan)
+    return Bound(values.mean(1), spread / math.sqrt(draws))
