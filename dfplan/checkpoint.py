@@ -20,7 +20,7 @@ from dfplan.errors import missing_extra, unknown_name
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dfplan.models.transformer import TransformerDenoiser
+    from dfplan.models import Network
     from dfplan.tokens import Normalizer, TokenSpec
 
 FORMAT = "dfplan-checkpoint-1"
@@ -44,7 +44,7 @@ class Checkpoint:
 
     name: str
     env: str
-    model: TransformerDenoiser
+    model: Network
     spec: TokenSpec
     norm: Normalizer
     planner: dict[str, Any] = field(default_factory=dict)
@@ -67,6 +67,8 @@ def save_checkpoint(
     """
     from safetensors.torch import save
 
+    from dfplan.models import kind_of
+
     folder = Path(folder)
     state = weights if weights is not None else checkpoint.model.state_dict()
     tensors = {n: (v.half() if half and v.is_floating_point() else v).cpu().contiguous() for n, v in state.items()}
@@ -75,7 +77,7 @@ def save_checkpoint(
         "format": FORMAT,
         "name": checkpoint.name,
         "env": checkpoint.env,
-        "model": {"kind": "transformer", **checkpoint.model.config.to_dict()},
+        "model": {"kind": kind_of(checkpoint.model.config), **checkpoint.model.config.to_dict()},
         "tokens": checkpoint.spec.to_dict(),
         "normalizer": checkpoint.norm.to_dict(),
         "planner": checkpoint.planner,
@@ -136,7 +138,7 @@ def load_checkpoint(source: str | Path, *, device: str = "cpu") -> Checkpoint:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from dfplan.models.transformer import TransformerConfig, TransformerDenoiser
+    from dfplan.models import make_config, make_denoiser
     from dfplan.tokens import Normalizer, TokenSpec
 
     folder = locate(source)
@@ -154,10 +156,8 @@ def load_checkpoint(source: str | Path, *, device: str = "cpu") -> Checkpoint:
     try:
         tensors = load(blob)
         kind = config["model"].pop("kind", "transformer")
-        if kind != "transformer":
-            raise unknown_name("model kind", kind, ("transformer",))
         spec = TokenSpec.from_dict(config["tokens"])
-        model = TransformerDenoiser(spec, TransformerConfig(**config["model"]))
+        model = make_denoiser(spec, make_config(kind, config["model"]))
         model.load_state_dict({n: v.float() for n, v in tensors.items()})
         norm = Normalizer.from_dict(config["normalizer"])
     except (SafetensorError, RuntimeError, TypeError, KeyError, ValueError, AttributeError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfplan.actions import denoise_actions
 from dfplan.checkpoint import Checkpoint, load_checkpoint, push_checkpoint, save_checkpoint
 from dfplan.errors import unknown_name
 from dfplan.guidance import Guidance
 from dfplan.models.base import Cond
-from dfplan.noise import add_noise, normal_like
 from dfplan.plan import Plan
-from dfplan.sampler import Samples, sample
+from dfplan.planner_inputs import Generators, check_goal, check_obs, check_states, share_generators, warm_states
+from dfplan.planning import Setting, Walk, actions_along, join, plan_one
 from dfplan.schedule import make_schedule, start_below
-from dfplan.selection import arrival_steps, feasible, select
-from dfplan.tokens import CONTEXT, GOAL, STATE, goal_token, unpack_actions
+from dfplan.tokens import CONTEXT, STATE
 from dfplan.training import PRECISIONS, use_bf16
 
 ATTENTIONS = ("causal", "full")
-Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ class DFPlanner:
         self.checkpoint = checkpoint
         self.name, self.spec, self.norm = checkpoint.name, checkpoint.spec, checkpoint.norm
         self.config = config or PlannerConfig.from_dict(checkpoint.planner)
-        self.device = checkpoint.model.position.device
+        self.device = checkpoint.model.device
         self.levels = checkpoint.model.levels
         self._alpha_bar = checkpoint.model.alpha_bar
         self._order, self._mask = self.spec.order(), self.spec.column_mask().float()
@@ -174,8 +170,9 @@ class DFPlanner:
         """
         began = time.perf_counter()
         c = self.config
-        obs, goal = self._inputs(obs, goal)
-        B, N = len(obs), samples if samples is not None else c.samples
+        obs = check_obs(self.spec, obs, self.device)
+        goal, B = check_goal(self.spec, goal, len(obs), self.device), len(obs)
+        N = samples if samples is not None else c.samples
         if N < 1:
             raise ValueError(f"samples must be at least 1, got {N}")
         attention = attention if attention is not None else c.attention
@@ -187,17 +184,17 @@ class DFPlanner:
         )  # fmt: skip
         if warm_start is not None:
             S = start_below(S, max(1, round(c.warm_level * self.levels)))
-        generators = self._generators(generator, B)
-        priors = None if warm_start is None else self._priors(warm_start, elapsed, B)
+        generators = share_generators(generator, B)
+        priors = warm_states(self.spec, warm_start, elapsed, B)
+        setting, walk = self._setting(), Walk(N, S, attention == "causal", eta, hold, guidance, actions, trace)
         rows = [
-            self._plan_one(
-                obs[b], None if goal is None else goal[b], N, S, attention, eta, hold, guidance, generators[b],
-                None if priors is None else priors[b], actions, trace,
+            plan_one(
+                setting, walk, obs[b], None if goal is None else goal[b], None if priors is None else priors[b],
+                generators[b],
             )
             for b in range(B)
         ]  # fmt: skip
-        seconds = (time.perf_counter() - began) / B
-        return self._join(rows, goal, seconds)
+        return join(setting, rows, goal, (time.perf_counter() - began) / B)
 
     def first_actions(
         self,
@@ -225,63 +222,26 @@ class DFPlanner:
         Raises:
             ValueError: If shapes do not fit, or the layout has no separate action tokens.
         """
-        obs, _ = self._inputs(obs, None)
-        states = torch.as_tensor(plan_states, dtype=torch.float32, device=self.device)
-        states = states.unsqueeze(0) if states.ndim == 2 else states
+        obs = check_obs(self.spec, obs, self.device)
+        states = check_states(self.spec, plan_states, len(obs), self.device)
         n = states.shape[1]
-        if states.shape != (len(obs), n, self.spec.obs_dim) or not 1 <= n <= self.spec.horizon:
-            raise ValueError(
-                f"plan_states must have shape (B={len(obs)}, n in 1..{self.spec.horizon}, O={self.spec.obs_dim}), "
-                f"got {tuple(states.shape)}"
-            )
         if self.spec.kind != "path":
             raise ValueError("bundle tokens carry their actions; use plan(actions=True).actions[:, :stride]")
         x = torch.zeros(len(obs), 1 + n, self.spec.width, device=self.device)
         x[:, 0, self.spec.obs_slice] = self.norm.obs(obs)
         x[:, 1:, self.spec.obs_slice] = self.norm.obs(states)
         tokens = torch.cat([torch.tensor([STATE]), CONTEXT + torch.arange(n), torch.tensor([self.spec.plan_tokens])])
-        return self._actions(x, tokens, steps or self.config.action_steps, attention, generator)
+        return actions_along(
+            self._setting(), x, tokens, steps or self.config.action_steps, attention == "causal", generator
+        )
 
     # ---- inside
 
-    def _priors(self, warm_start: Plan, elapsed: Any, B: int) -> Tensor:
-        """Read the states (B, H, O) that an earlier plan has at the times of the new one's tokens."""
-        if len(warm_start) != B:
-            raise ValueError(f"warm_start must hold one plan per environment ({B}), got {len(warm_start)}")
-        since = torch.as_tensor(elapsed, dtype=torch.float32)
-        if since.shape not in ((), (1,), (B,)):
-            raise ValueError(f"elapsed must be a number or have shape ({B},), got {tuple(since.shape)}")
-        times = (torch.arange(self.spec.horizon, dtype=torch.float32) + 1) * self.spec.stride
-        return warm_start.states_at(since.expand(B)[:, None] + times)
-
-    def _generators(self, generator: Generators, B: int) -> list[torch.Generator | None]:
-        if generator is None or isinstance(generator, torch.Generator):
-            return [generator] * B
-        if len(generator) != B:
-            raise ValueError(f"pass one generator, or one per environment ({B}), got {len(generator)}")
-        return list(generator)
-
-    def _inputs(self, obs: Any, goal: Any) -> tuple[Tensor, Tensor | None]:
-        """Check and convert observations (B, O) and goals (B, G)."""
-        o = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
-        o = o.unsqueeze(0) if o.ndim == 1 else o
-        if o.ndim != 2 or o.shape[1] != self.spec.obs_dim:
-            raise ValueError(
-                f"obs must have shape (B, {self.spec.obs_dim}) or ({self.spec.obs_dim},), got {tuple(o.shape)}"
-            )
-        if not bool(torch.isfinite(o).all()):
-            raise ValueError("obs holds NaN or infinity; a plan from an unknown state is no plan")
-        if goal is None:
-            return o, None
-        if not self.spec.goal_columns:
-            raise TypeError("this checkpoint was trained without goals; pass goal=None and use guidance")
-        g = torch.as_tensor(goal, dtype=torch.float32, device=self.device)
-        g = g.unsqueeze(0) if g.ndim == 1 else g
-        if g.shape not in ((len(o), len(self.spec.goal_columns)), (1, len(self.spec.goal_columns))):
-            raise ValueError(f"goal must have shape (B={len(o)}, {len(self.spec.goal_columns)}), got {tuple(g.shape)}")
-        if not bool(torch.isfinite(g).all()):
-            raise ValueError("goal holds NaN or infinity; pass None if no goal is known")
-        return o, g.expand(len(o), -1)
+    def _setting(self) -> Setting:
+        return Setting(
+            self._model, self.spec, self.norm, self._alpha_bar, self._order, self._mask, self.device,
+            self.config.goal_radius, self.config.action_steps,
+        )  # fmt: skip
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=use_bf16(self.config.precision, self.device))
@@ -290,109 +250,3 @@ class DFPlanner:
         with self._autocast():
             x0_hat: Tensor = self.checkpoint.model(x, k, cond)
         return x0_hat.float()
-
-    def _plan_one(
-        self, obs: Tensor, goal: Tensor | None, N: int, S: Tensor, attention: str, eta: float, hold: str,
-        guidance: Guidance | None, generator: torch.Generator | None, prior: Tensor | None, actions: bool, trace: bool,
-    ) -> dict[str, Any]:  # fmt: skip
-        """Sample N candidates for one environment and choose one."""
-        spec = self.spec
-        context = (
-            [STATE] if goal is None else [STATE, GOAL]
-        )  # an unknown goal would be at level K: leaving it out is the same
-        tokens = torch.tensor([*context, *range(CONTEXT, spec.plan_tokens)])
-        mask, draw = self._mask[tokens].to(self.device), normal_like(generator)
-        x = torch.zeros(N, len(tokens), spec.width, device=self.device)
-        x[:, 0, spec.obs_slice] = self.norm.obs(obs)
-        if goal is not None:
-            x[:, 1] = goal_token(spec, self.norm, goal[None])
-        future = slice(len(context), None)
-        clean = torch.zeros_like(x[:, future])
-        if prior is not None:
-            clean[..., spec.obs_slice] = self.norm.obs(prior.to(self.device))
-        x[:, future] = add_noise(clean, S[0].expand(N, -1), draw(clean), self._alpha_bar) * mask[future]
-        full_S = torch.cat([torch.zeros(len(S), len(context), dtype=torch.int64), S], 1)
-        log_cost = None if guidance is None else self._log_cost(guidance, len(context))
-        out = sample(
-            self._model, full_S, x, alpha_bar=self._alpha_bar, tokens=tokens, order=self._order[tokens],
-            causal=attention == "causal", eta=eta, hold=hold, log_cost=log_cost, draw=draw, mask=mask, trace=trace,
-        )  # fmt: skip
-        return self._choose(out, goal, len(context), actions, attention, generator)
-
-    def _log_cost(self, guidance: Guidance, context: int) -> Any:
-        def log_cost(x0_hat: Tensor, k: Tensor) -> Tensor:
-            keep = [0, *range(context, x0_hat.shape[1])]
-            return guidance(self.norm.obs_back(x0_hat[:, keep, self.spec.obs_slice]), k[keep])
-
-        return log_cost
-
-    def _choose(
-        self,
-        out: Samples,
-        goal: Tensor | None,
-        context: int,
-        actions: bool,
-        attention: str,
-        generator: torch.Generator | None,
-    ) -> dict[str, Any]:
-        spec = self.spec
-        keep = [0, *range(context, out.x.shape[1])]
-        states = self.norm.obs_back(out.x[:, keep, spec.obs_slice])
-        limit = torch.full((spec.obs_dim,), float("inf"), device=self.device)
-        limit[list(spec.goal_columns)] = self.norm.max_move.to(limit)[list(spec.goal_columns)]
-        if goal is None:
-            arrival = torch.full((len(states),), float("inf"), device=self.device)
-        else:
-            arrival = arrival_steps(states, goal, spec.goal_columns, self.config.goal_radius, spec.stride)
-        possible = feasible(states, limit, arrival, spec.stride)
-        chosen = int(
-            select(
-                arrival[None],
-                possible[None],
-                states[None],
-                spec.goal_columns or tuple(range(spec.obs_dim)),
-                spec.stride,
-            )
-        )
-        calls, acts = out.network_evaluations, None
-        if actions:
-            acts = self._plan_actions(out.x[chosen : chosen + 1, keep], attention, generator)[0]
-            calls += self.config.action_steps if spec.kind == "path" else 0
-        return {
-            "states": states, "arrival": arrival, "possible": possible, "chosen": chosen, "actions": acts, "calls":
-            calls, "S": out.S, "trace": None if out.trace is None else self.norm.obs_back(out.trace[:, :, keep,
-            spec.obs_slice]),
-        }  # fmt: skip
-
-    def _plan_actions(self, plan: Tensor, attention: str, generator: torch.Generator | None) -> Tensor:
-        """Denoise the actions along a clean plan (1, H+1, D): (1, H*F, A)."""
-        spec = self.spec
-        if spec.kind == "bundle":
-            return unpack_actions(spec, self.norm, plan[:, 1:])
-        tokens = torch.cat([torch.tensor([STATE]), CONTEXT + torch.arange(2 * spec.horizon)])
-        return self._actions(plan, tokens, self.config.action_steps, attention, generator)
-
-    def _actions(self, x: Tensor, tokens: Tensor, steps: int, attention: str, generator: Generators) -> Tensor:
-        ladder = make_schedule("full_sequence", 1, self.levels, steps=steps)[:, 0]
-        draw, causal = normal_like(generator), attention == "causal"
-        mask = self._mask.to(self.device)
-        chunks = denoise_actions(self._model, x, tokens, ladder, self._alpha_bar, mask=mask, causal=causal, draw=draw)
-        return unpack_actions(self.spec, self.norm, chunks)
-
-    def _join(self, rows: list[dict[str, Any]], goal: Tensor | None, seconds: float) -> Plan:
-        """Stack the environments' results into one `Plan` on the CPU."""
-
-        def stack(name: str) -> Tensor:
-            return torch.stack([r[name] for r in rows]).cpu()
-
-        candidates, selected = stack("states"), torch.tensor([r["chosen"] for r in rows])
-        index = torch.arange(len(rows))
-        arrival = stack("arrival")
-        return Plan(
-            observations=candidates[index, selected], actions=stack("actions") if rows[0]["actions"] is not None else
-            None, score=-arrival[index, selected], candidates=candidates, arrival_steps=arrival,
-            feasible=stack("possible"), selected=selected, goal=None if goal is None else goal.cpu(),
-            schedule=rows[0]["S"], trace=torch.stack([r["trace"] for r in rows], 1).cpu() if rows[0]["trace"] is not
-            None else None, stride=self.spec.stride, dt_s=self.spec.dt_s, network_evaluations=rows[0]["calls"],
-            seconds=seconds,
-        )  # fmt: skip

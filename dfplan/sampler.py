@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dfplan.errors import unknown_name
 from dfplan.models.base import Cond, Denoiser
+from dfplan.montecarlo import MonteCarlo, Row, expected_gradient
 from dfplan.noise import Draw, guidance_coefficient, noise_further, reverse_step
 from dfplan.schedule import check_schedule, drop_idle_rows
 
 HOLDS = ("copy", "resample")
+COMMITS = ("clean", "noisy")
 LogCost = Callable[[Tensor, Tensor], Tensor]
-"""From x0_hat (B, n, D) and levels int64 (n,) to log c (B,), one number per sample."""
+"""From tokens (B, n, D) and levels int64 (n,) to log c (B,), one number per sample."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,12 @@ class Samples:
     """Hold the outcome of sampling.
 
     Attributes:
-        x: (B, n, D) clean tokens.
+        x: (B, n, D) tokens at the levels of the last row (clean ones, but for what need not ``finish``).
         S: int64 (M+1, n), the matrix that was walked (idle rows dropped).
         network_evaluations: Calls of the denoiser.
         tokens_computed: Tokens that went through the denoiser, summed over its calls (per sample).
         trace: (M+1, B, n, D), the tokens after every row, or None.
+        memory: What the denoiser remembers of all tokens if that was asked for (``keep_memory``), else None.
     """
 
     x: Tensor
@@ -35,6 +39,7 @@ class Samples:
     network_evaluations: int
     tokens_computed: int
     trace: Tensor | None
+    memory: Any = None
 
 
 def present_tokens(k: Tensor, k_next: Tensor, order: Tensor, levels: int, causal: bool) -> Tensor:
@@ -57,6 +62,63 @@ def present_tokens(k: Tensor, k_next: Tensor, order: Tensor, levels: int, causal
     return present
 
 
+def settled_rows(S: Tensor, order: Tensor, levels: int) -> Tensor:
+    """Find from which row on each token, and everything at or before it in causal order, never changes again.
+
+    Args:
+        S: int64 (M+1, n).
+        order: int64 (n,).
+        levels: K; a token that stays there is never settled, nobody looks at it.
+
+    Returns:
+        int64 (n,), 0..M, or M + 1 for never.
+    """
+    M = len(S) - 1
+    rows = torch.arange(1, M + 1)[:, None]
+    last = torch.where(S[1:] != S[:-1], rows, 0).max(0).values if M else torch.zeros_like(S[0])
+    last = torch.where(S[-1] == levels, M + 1, last)
+    before = order[None, :] <= order[:, None]
+    return torch.where(before, last[None, :], torch.zeros_like(last)).max(1).values
+
+
+@dataclass
+class _Walk:
+    """What changes from row to row: tokens, what is remembered of settled ones, and counts."""
+
+    x: Tensor
+    memory: Any
+    committed: Tensor
+    x0_known: Tensor
+    calls: int = 0
+    computed: int = 0
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What stays the same in all rows."""
+
+    model: Any
+    alpha_bar: Tensor
+    tokens: Tensor
+    order: Tensor
+    finish: Tensor
+    causal: bool
+    eta: float
+    log_cost: LogCost | None
+    noisy_log_cost: LogCost | None
+    monte_carlo: MonteCarlo | None
+    scales: Tensor | None
+    draw: Draw | None
+    mask: Tensor
+
+    @property
+    def guided(self) -> bool:
+        return self.log_cost is not None or self.noisy_log_cost is not None
+
+    def noise(self, like: Tensor) -> Tensor:
+        return torch.zeros_like(like) if self.draw is None else self.draw(like) * self.mask
+
+
 def sample(
     model: Denoiser,
     S: Tensor,
@@ -69,8 +131,16 @@ def sample(
     eta: float = 0.0,
     hold: str = "copy",
     log_cost: LogCost | None = None,
+    noisy_log_cost: LogCost | None = None,
+    monte_carlo: MonteCarlo | None = None,
+    scales: Tensor | None = None,
     draw: Draw | None = None,
     mask: Tensor | None = None,
+    finish: Tensor | bool = True,
+    memory: Any = None,
+    cache: bool = True,
+    commit: str = "clean",
+    keep_memory: bool = False,
     skip: bool = True,
     trace: bool = False,
 ) -> Samples:
@@ -82,18 +152,30 @@ def sample(
 
     Args:
         model: The denoiser.
-        S: int64 (M+1, n); context tokens have a column of zeros.
-        x: (B, n, D); tokens at the levels of the first row, context tokens clean.
+        S: int64 (M+1, n); context tokens have a constant column, of zeros if they are clean.
+        x: (B, n, D); tokens at the levels of the first row.
         alpha_bar: Table (K+1,).
         tokens: int64 (n,), the positions in the layout that ``x`` holds.
         order: int64 (n,), their causal order.
         causal: Causal or full attention.
         eta: 0 is DDIM, 1 is DDPM.
         hold: ``"copy"`` or ``"resample"``.
-        log_cost: ``log c(x0_hat, k)``; its gradient guides every token that moves (all tokens go through the network
-            then).
-        draw: Source of noise; needed when ``eta > 0`` or for ``"resample"``.
+        log_cost: ``log c(x0_hat, k)`` of the predicted clean tokens; its gradient guides every token that moves (all
+            tokens go through the network then).
+        noisy_log_cost: ``log c(x, k)`` of the noisy tokens themselves (a noise-aware value model); added to the other.
+        monte_carlo: Futures over which the gradient of ``log_cost`` is averaged; None takes the predicted future.
+        scales: (B,), what each sample's guidance is multiplied by; None is 1.
+        draw: Source of noise; needed when ``eta > 0``, for ``"resample"`` and for Monte Carlo Guidance.
         mask: (n, D), 1 in the columns that a token uses; noise is kept out of the others.
+        finish: Which tokens must end clean, one answer for all or bool (n,). False for context tokens at a level
+            above 0 (observations known to be noisy), and to walk a part of a matrix.
+        memory: What the denoiser remembers of earlier tokens that are not in ``x``.
+        cache: Whether tokens that no longer change are remembered by the denoiser instead of computed again (with
+            causal attention and a denoiser that can); for tests, since it changes nothing but time.
+        commit: What is remembered of a token: ``"clean"``, the finished token at level 0; ``"noisy"``, the token as it
+            went into its last reverse step, labelled with that level. The latter is the paper's one pass per row, and
+            its stabilisation: what is generated is never trusted entirely.
+        keep_memory: Whether to return the memory of all tokens.
         skip: Leave out idle tokens; for tests, since it changes nothing but time.
         trace: Keep the tokens after every row.
 
@@ -104,10 +186,50 @@ def sample(
         ValueError: If S is not admissible, shapes do not fit, or noise is needed and missing.
 
     Source:
-        arXiv 2407.01392, Algorithm 2 and appendix B.5 (what to do with held tokens).
+        arXiv 2407.01392, Algorithm 2, appendices B.5 (what to do with held tokens) and B.6 (one pass per row).
     """
     K = len(alpha_bar) - 1
-    check_schedule(S, K)
+    finish = torch.as_tensor(finish).expand(S.shape[-1])
+    check_schedule(S, K, finish=finish)
+    _check(S, x, tokens, hold, commit, draw, eta, monte_carlo, scales)
+    if hold == "copy":
+        S = drop_idle_rows(S)
+    remembering = causal and hasattr(model, "advance")
+    if (memory is not None or keep_memory or commit == "noisy") and not remembering:
+        raise ValueError("a memory needs causal attention and a denoiser that remembers (it has `advance`)")
+    column_mask = torch.ones_like(x[0]) if mask is None else mask.to(x)
+    setting = _Setting(
+        model, alpha_bar, tokens, order, finish, causal, eta, log_cost, noisy_log_cost, monte_carlo, scales, draw,
+        column_mask,
+    )  # fmt: skip
+    settled = torch.full_like(S[0], len(S))
+    if remembering and (cache or keep_memory) and hold == "copy":
+        settled = settled_rows(S, order, K)
+        if commit == "noisy":
+            moved = (S[0] != S[-1]) & (settled <= len(S) - 1)
+            settled = torch.where(moved, settled - 1, settled)
+    walk = _Walk(x, memory, torch.zeros_like(finish), x.clone())
+    history = [x] if trace else []
+    for m in range(len(S) - 1):
+        k, k_next = S[m], S[m + 1]
+        above = _level_above(S, m)
+        if hold == "resample":
+            k = torch.where((k == k_next) & (k > 0) & finish, above, k)
+            k_from, k_up = (v.expand(x.shape[:2]) for v in (S[m], k))
+            walk.x = noise_further(walk.x, k_from, k_up, setting.noise(walk.x), alpha_bar)
+        _take_row(walk, setting, k, k_next, above, settled <= m, skip)
+        if trace:
+            history.append(walk.x)
+    if keep_memory:
+        _commit_rest(walk, setting, S[-1])
+    kept = walk.memory if keep_memory else None
+    return Samples(walk.x, S, walk.calls, walk.computed, torch.stack(history) if trace else None, kept)
+
+
+def _check(
+    S: Tensor, x: Tensor, tokens: Tensor, hold: str, commit: str, draw: Draw | None, eta: float,
+    monte_carlo: MonteCarlo | None, scales: Tensor | None,
+) -> None:  # fmt: skip
     if x.ndim != 3 or x.shape[1] != S.shape[1] or tokens.shape != (x.shape[1],):
         raise ValueError(
             "x (B, n, D), S (M+1, n) and tokens (n,) must agree in n, "
@@ -115,67 +237,124 @@ def sample(
         )
     if hold not in HOLDS:
         raise unknown_name("hold rule", hold, HOLDS)
-    if draw is None and (eta > 0 or hold == "resample"):
-        raise ValueError(f"eta={eta} and hold={hold!r} need noise; pass draw=normal_like(generator)")
-    if hold == "copy":
-        S = drop_idle_rows(S)
-    column_mask = torch.ones_like(x[0]) if mask is None else mask.to(x)
-
-    def noise(like: Tensor) -> Tensor:
-        return torch.zeros_like(like) if draw is None else draw(like) * column_mask
-
-    history = [x] if trace else []
-    calls = computed = 0
-    for m in range(len(S) - 1):
-        k, k_next = S[m], S[m + 1]
-        if hold == "resample":
-            k = torch.where((k == k_next) & (k > 0), _level_above(S, m), k)
-            x = noise_further(x, S[m].expand(x.shape[:2]), k.expand(x.shape[:2]), noise(x), alpha_bar)
-        present = torch.ones_like(k, dtype=torch.bool)
-        if skip and log_cost is None:
-            present = present_tokens(k, k_next, order, K, causal)
-        index = present.nonzero().squeeze(1)
-        cond = Cond(causal=causal, tokens=tokens[index])
-        part = _row(
-            model,
-            x[:, index],
-            k[index],
-            k_next[index],
-            cond,
-            alpha_bar,
-            eta,
-            noise(x)[:, index] if eta > 0 else None,
-            log_cost,
+    if commit not in COMMITS:
+        raise unknown_name("commit rule", commit, COMMITS)
+    if draw is None and (eta > 0 or hold == "resample" or monte_carlo is not None):
+        raise ValueError(
+            f"eta={eta}, hold={hold!r} and monte_carlo={monte_carlo} need noise; pass draw=normal_like(generator)"
         )
-        x = part if len(index) == x.shape[1] else x.index_copy(1, index, part)
-        calls, computed = calls + 1, computed + len(index)
-        if trace:
-            history.append(x)
-    return Samples(x, S, calls, computed, torch.stack(history) if trace else None)
+    if scales is not None and scales.shape != x.shape[:1]:
+        raise ValueError(f"scales must have shape {tuple(x.shape[:1])}, one per sample, got {tuple(scales.shape)}")
 
 
-def _row(
-    model: Denoiser, x: Tensor, k: Tensor, k_next: Tensor, cond: Cond, alpha_bar: Tensor, eta: float, eps: Tensor |
-        None, log_cost: LogCost | None
-) -> Tensor:  # fmt: skip
-    """Take one row's step for the tokens that are present."""
-    k_rows, next_rows = k.expand(x.shape[:2]).to(x.device), k_next.expand(x.shape[:2]).to(x.device)
-    if log_cost is None:
+def _take_row(
+    walk: _Walk, setting: _Setting, k: Tensor, k_next: Tensor, above: Tensor, settled: Tensor, skip: bool
+) -> None:
+    """Call the denoiser once and move every token that is not yet committed."""
+    K = len(setting.alpha_bar) - 1
+    present = ~walk.committed
+    if skip and not setting.guided:
+        present &= present_tokens(k, k_next, setting.order, K, setting.causal)
+    newly = settled & present
+    index = present.nonzero().squeeze(1)
+    if bool(newly.any()):
+        index = index[torch.argsort(setting.order[index] * 2 + (~newly[index]).long(), stable=True)]
+    keep = int(newly.sum())
+    levels = (
+        k[index].expand(len(walk.x), -1).to(walk.x.device),
+        k_next[index].expand(len(walk.x), -1).to(walk.x.device),
+    )
+    x = walk.x[:, index]
+    cond = Cond(causal=setting.causal, tokens=setting.tokens[index], memory=walk.memory)
+    eps = setting.noise(walk.x)[:, index] if setting.eta > 0 else None
+    if setting.guided:
+        part, x0_hat, memory, calls = _guided(walk, setting, x, index, k, k_next, above, cond, keep, eps)
+    else:
         with torch.no_grad():
-            x0_hat = model(x, k_rows, cond)
-            return reverse_step(x, x0_hat, k_rows, next_rows, alpha_bar, eta=eta, eps=eps)
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_(True)
-        x0_hat = model(leaf, k_rows, cond)
-        value = log_cost(x0_hat, k)
-        if value.shape != x.shape[:1]:
-            raise ValueError(
-                f"a cost must return one number per sample, shape {tuple(x.shape[:1])}, got {tuple(value.shape)}"
-            )
-        (gradient,) = torch.autograd.grad(value.sum(), leaf)
-    step = reverse_step(x, x0_hat.detach(), k_rows, next_rows, alpha_bar, eta=eta, eps=eps)
-    weight = guidance_coefficient(k.cpu(), k_next.cpu(), alpha_bar.cpu(), eta=eta).to(x)
-    return step + weight[:, None] * gradient
+            x0_hat, memory = _call(setting.model, x, levels[0], cond, keep)
+            part, calls = reverse_step(x, x0_hat, *levels, setting.alpha_bar, eta=setting.eta, eps=eps), 1
+    everything = len(index) == walk.x.shape[1] and not keep
+    walk.x = part if everything else walk.x.index_copy(1, index, part)
+    if setting.guided:
+        walk.x0_known = walk.x0_known.index_copy(1, index, x0_hat.detach())
+    if keep:
+        walk.memory, walk.committed = memory, walk.committed | newly
+    walk.calls, walk.computed = walk.calls + calls, walk.computed + len(index)
+
+
+def _call(model: Any, x: Tensor, k: Tensor, cond: Cond, keep: int) -> tuple[Tensor, Any]:
+    """Predict, and remember the first ``keep`` tokens."""
+    if not keep:
+        return model(x, k, cond), cond.memory
+    x0_hat, memory = model.advance(x, k, cond, keep)
+    return x0_hat, memory.detach()
+
+
+def _guided(
+    walk: _Walk, setting: _Setting, x: Tensor, index: Tensor, k: Tensor, k_next: Tensor, above: Tensor, cond: Cond,
+    keep: int, eps: Tensor | None,
+) -> tuple[Tensor, Tensor, Any, int]:  # fmt: skip
+    """Take one row's step along the gradient of the costs; returns tokens, x0_hat, memory and network calls."""
+    rows, next_rows = (v[index].expand(len(x), -1).to(x.device) for v in (k, k_next))
+
+    def whole(part: Tensor, known: Tensor) -> Tensor:
+        repeats = len(part) // len(known)
+        return (known if repeats == 1 else known.repeat_interleave(repeats, 0)).index_copy(1, index, part)
+
+    def value(part: Tensor) -> Tensor:
+        found = _checked(setting.log_cost(whole(part, walk.x0_known), k), len(part))  # type: ignore[misc]
+        return found
+
+    plain = setting.log_cost is not None and setting.monte_carlo is None
+    with torch.set_grad_enabled(plain):
+        leaf = x.detach().requires_grad_(plain)
+        x0_hat, memory = _call(setting.model, leaf, rows, cond, keep)
+        gradient, calls = torch.zeros_like(x), 1
+        if plain:
+            (gradient,) = torch.autograd.grad(value(x0_hat).sum(), leaf)
+    if setting.log_cost is not None and setting.monte_carlo is not None and setting.draw is not None:
+
+        def predict(noisy: Tensor, levels: Tensor, repeats: int) -> Tensor:
+            past = None if cond.memory is None else cond.memory.repeat(repeats)
+            found: Tensor = setting.model(noisy, levels, replace(cond, memory=past))
+            return found
+
+        row = Row(
+            x, k[index], above[index], setting.order[index], setting.finish[index], setting.alpha_bar,
+            setting.mask[index],
+        )  # fmt: skip
+        gradient, more = expected_gradient(predict, value, row, setting.monte_carlo, setting.draw)
+        calls += more
+    if setting.noisy_log_cost is not None:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_(True)
+            noisy = _checked(setting.noisy_log_cost(whole(leaf, walk.x), k), len(x))
+            gradient = gradient + torch.autograd.grad(noisy.sum(), leaf)[0]
+    if setting.scales is not None:
+        gradient = gradient * setting.scales.to(x)[:, None, None]
+    step = reverse_step(x, x0_hat.detach(), rows, next_rows, setting.alpha_bar, eta=setting.eta, eps=eps)
+    weight = guidance_coefficient(k[index].cpu(), k_next[index].cpu(), setting.alpha_bar.cpu(), eta=setting.eta).to(x)
+    return step + weight[:, None] * gradient, x0_hat, memory, calls
+
+
+def _checked(value: Tensor, batch: int) -> Tensor:
+    if value.shape != (batch,):
+        raise ValueError(f"a cost must return one number per sample, shape {(batch,)}, got {tuple(value.shape)}")
+    return value
+
+
+def _commit_rest(walk: _Walk, setting: _Setting, k: Tensor) -> None:
+    """Remember the tokens that became final in the last row."""
+    K = len(setting.alpha_bar) - 1
+    index = (~walk.committed & (k < K)).nonzero().squeeze(1)
+    if not len(index):
+        return
+    index = index[torch.argsort(setting.order[index], stable=True)]
+    levels = k[index].expand(len(walk.x), -1).to(walk.x.device)
+    cond = Cond(causal=True, tokens=setting.tokens[index], memory=walk.memory)
+    with torch.no_grad():
+        _, walk.memory = _call(setting.model, walk.x[:, index], levels, cond, len(index))
+    walk.calls, walk.computed = walk.calls + 1, walk.computed + len(index)
 
 
 def _level_above(S: Tensor, m: int) -> Tensor:

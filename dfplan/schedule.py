@@ -15,12 +15,13 @@ from torch import Tensor
 from dfplan.errors import unknown_name
 
 
-def check_schedule(S: Tensor, levels: int) -> None:
+def check_schedule(S: Tensor, levels: int, *, finish: Tensor | bool = True) -> None:
     """Check that a scheduling matrix is admissible.
 
     Args:
         S: int64 (M+1, T).
         levels: K.
+        finish: Which tokens must end clean, one answer for all or bool (T,); the others may stop at any level.
 
     Raises:
         TypeError: If ``S`` is not int64.
@@ -41,8 +42,9 @@ def check_schedule(S: Tensor, levels: int) -> None:
         raise ValueError(
             f"every column of S must be non-increasing, but token {t} rises after row {m}; noise never comes back"
         )
-    if int(S[-1].max()) != 0:
-        t = int(S[-1].argmax())
+    last = torch.where(torch.as_tensor(finish), S[-1], torch.zeros_like(S[-1]))
+    if int(last.max()) != 0:
+        t = int(last.argmax())
         raise ValueError(
             f"the last row of S must be 0, but token {t} ends at {int(S[-1, t])}; add rows until all are clean"
         )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from dfplan.checkpoint import Checkpoint, save_checkpoint, tensor_digest
 from dfplan.errors import unknown_name
-from dfplan.models.transformer import TransformerConfig, TransformerDenoiser
-from dfplan.objective import ObjectiveConfig, diffusion_forcing_loss
+from dfplan.models import Network, NetworkConfig, TransformerConfig, kind_of, make_denoiser
+from dfplan.objective import TEACHER_FORCING, ObjectiveConfig, diffusion_forcing_loss
 from dfplan.tokens import Normalizer, TokenSpec
 from dfplan.training_state import STATE, load_state, save_state
 from dfplan.windows import Batch, EpisodeArrays, WindowSampler
@@ -71,7 +71,7 @@ class TrainConfig:
     save_every: int = 500
     validate_every: int = 1000
     holdout: float = 0.02
-    model: TransformerConfig = field(default_factory=TransformerConfig)
+    model: NetworkConfig = field(default_factory=TransformerConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
     def __post_init__(self) -> None:
@@ -85,25 +85,31 @@ class TrainConfig:
             raise ValueError(f"lr and clip must be positive, got {self.lr} and {self.clip}")
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
+        causal_only = kind_of(self.model) == "recurrent" or self.objective.levels == TEACHER_FORCING
+        if causal_only and self.causal < 1:
+            raise ValueError(f"a recurrent model and teacher forcing are causal; use causal=1, got {self.causal}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return asdict(self)
+        values = asdict(self)
+        if kind_of(self.model) != "transformer":  # the transformer's entry stays as it was, so that old runs resume
+            values["model"]["kind"] = kind_of(self.model)
+        return values
 
 
 class LossModule(nn.Module):
     """Wrap model and loss in one forward call, so that DDP sees it."""
 
-    def __init__(self, model: TransformerDenoiser, config: TrainConfig) -> None:
+    def __init__(self, model: Network, config: TrainConfig, spec: TokenSpec) -> None:
         super().__init__()
-        self.model, self.config = model, config
+        self.model, self.config, self.spec = model, config, spec
 
     def forward(self, batch: Batch, causal: bool, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the loss and its parts for one batch."""
         model = self.model
         return diffusion_forcing_loss(
-            model, batch, model.spec, model.levels, model.config.prediction, self.config.objective,
-            causal=causal, generator=generator, device=model.position.device,
+            model, batch, self.spec, model.levels, model.config.prediction, self.config.objective,
+            causal=causal, generator=generator, device=model.device,
         )  # fmt: skip
 
 
@@ -216,8 +222,8 @@ def _train(
     training, heldout = split_episodes(episodes, config.holdout, config.seed)
     windows = WindowSampler(training, spec, norm, end_goal=config.end_goal, no_goal=config.no_goal)
     torch.manual_seed(config.seed)
-    model = TransformerDenoiser(spec, config.model).to(device)
-    loss_module: nn.Module = LossModule(model, config)
+    model = make_denoiser(spec, config.model).to(device)
+    loss_module: nn.Module = LossModule(model, config, spec)
     if world > 1:
         loss_module = nn.parallel.DistributedDataParallel(loss_module, find_unused_parameters=False)
     optimizer = make_optimizer(model, config)
@@ -247,7 +253,21 @@ def _train(
     return folder / "checkpoint"
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+class OptimizerConfig(Protocol):
+    """What the optimiser needs of a configuration."""
+
+    @property
+    def weight_decay(self) -> float:
+        """AdamW's."""
+        ...
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate."""
+        ...
+
+
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """Build AdamW with weight decay on matrices only."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
@@ -256,7 +276,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def _step(
-    loss_module: nn.Module, model: TransformerDenoiser, optimizer: torch.optim.Optimizer, ema: dict[str, Tensor],
+    loss_module: nn.Module, model: Network, optimizer: torch.optim.Optimizer, ema: dict[str, Tensor],
     windows: WindowSampler, config: TrainConfig, step: int, rank: int, world: int, bf16: bool,
 ) -> dict[str, Any]:  # fmt: skip
     rng = np.random.default_rng([config.seed, rank, step])
@@ -266,7 +286,7 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = lr
     batch = windows.draw(config.batch // world, rng)
-    with torch.autocast(model.position.device.type, torch.bfloat16, enabled=bf16):
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
         parts = loss_module(batch, bool(causal), generator)
     loss = parts["loss"]
     if not bool(torch.isfinite(loss)):
@@ -287,7 +307,7 @@ def _step(
 
 @torch.no_grad()
 def validate(
-    model: TransformerDenoiser,
+    model: Network,
     ema: dict[str, Tensor],
     heldout: EpisodeArrays,
     spec: TokenSpec,
@@ -301,11 +321,11 @@ def validate(
     out: dict[str, float] = {}
     try:
         model.load_state_dict(ema)
-        for causal in (True, False):
+        for causal in (True, False) if config.causal < 1 else (True,):
             generator = torch.Generator().manual_seed(1)
             batch = windows.draw(256, np.random.default_rng(1))
-            with torch.autocast(model.position.device.type, torch.bfloat16, enabled=bf16):
-                parts = LossModule(model, config)(batch, causal, generator)
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+                parts = LossModule(model, config, spec)(batch, causal, generator)
             out |= {f"heldout_{n}_{'causal' if causal else 'full'}": float(v) for n, v in parts.items() if n != "loss"}
     finally:
         model.load_state_dict(own)

@@ -1,7 +1,8 @@
 """Cut training windows out of episodes: a start, a goal the data reached, and what came between.
 
 A window with a goal ends at goal contact and is padded with the goal at rest; one without a goal runs to the end of its
-episode and is padded with tokens that are marked invalid.
+episode and is padded with tokens that are marked invalid. The history of a window near the start of its episode is
+padded likewise.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dfplan.tokens import CONTEXT, GOAL, Normalizer, TokenSpec, pack
+from dfplan.tokens import CONTEXT, GOAL, STATE, Normalizer, TokenSpec, pack
 
 FloatArray = NDArray[np.float32]
 
@@ -166,23 +167,45 @@ class WindowSampler:
         goal = obs[:, -1][:, list(spec.goal_columns)]
         resting = (known[:, None] & (step >= ahead[:, None]))[..., None]
         obs = np.where(resting & np.isin(np.arange(spec.obs_dim), spec.rest_columns), np.float32(0), obs)
-        arrays = (obs, act, goal, self._rew[transition])
-        x0 = pack(spec, self.norm, *(torch.from_numpy(np.ascontiguousarray(v)) for v in arrays))
+        past_obs, past_act, lived = self._past(start)
+        arrays = (obs, act, goal, self._rew[transition], past_obs, past_act)
+        o, a, g, r, *past = (torch.from_numpy(np.ascontiguousarray(v)) for v in arrays)
+        x0 = pack(spec, self.norm, o, a, g, r, (past[0], past[1]))
         ended = torch.from_numpy(over).reshape(len(start), spec.horizon, spec.stride).any(-1)
-        return self._weigh(x0, ended, torch.from_numpy(known))
+        return self._weigh(x0, ended, torch.from_numpy(known), torch.from_numpy(lived))
 
-    def _weigh(self, x0: Tensor, ended: Tensor, known: Tensor) -> Batch:
-        """Mark padding, given which tokens (B, H) go past the contact or the end, and which windows (B,) have a goal.
+    def _past(self, start: NDArray[np.int64]) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+        """Cut histories: observations (B, h, O), actions (B, h*F, A), and which of the h lie in the episode (B, h)."""
+        spec = self.spec
+        ago = spec.stride * np.arange(spec.history, 0, -1)[None, :]
+        lived = self._offset[start][:, None] >= ago
+        obs = self._obs[self._obs_row[start][:, None] - np.where(lived, ago, 0)]
+        steps = (ago[..., None] - np.arange(spec.stride)).reshape(1, -1)
+        known = np.repeat(lived, spec.stride, axis=1)
+        act = self._act[start[:, None] - np.where(known, steps, 0)]
+        return np.where(lived[..., None], obs, np.float32(0)), np.where(known[..., None], act, np.float32(0)), lived
+
+    def _weigh(self, x0: Tensor, ended: Tensor, known: Tensor, lived: Tensor) -> Batch:
+        """Mark padding.
+
+        Args:
+            x0: The tokens (B, T, D).
+            ended: bool (B, H), which future tokens go past the contact or the end.
+            known: bool (B,), which windows have a goal.
+            lived: bool (B, h), which past tokens lie in the episode.
 
         With a goal, future tokens go on as the goal at rest; separate action tokens end, since rest there is only a
-        way of speaking. Without a goal everything ends. Context is given, not learned.
+        way of speaking. Without a goal everything ends. Context and history are given, not learned, but for the state
+        of the kind ``interleaved``, which is learned where it is noised.
         """
         spec = self.spec
         valid = torch.ones(x0.shape[:2], dtype=torch.bool)
         valid[:, GOAL] = known
         valid[:, CONTEXT : spec.plan_tokens] = ~ended | known[:, None]
-        if spec.kind == "path":
-            valid[:, spec.plan_tokens :] = ~ended
+        if spec.chunked:
+            valid[:, spec.plan_tokens : spec.past_tokens] = ~ended
+        valid[:, spec.past_tokens :] = lived.repeat(1, 2)
         weight = spec.column_mask().float() * valid.unsqueeze(-1)
-        weight[:, :CONTEXT] = 0
+        weight[:, GOAL if spec.kind == "interleaved" else STATE : CONTEXT] = 0
+        weight[:, spec.past_tokens :] = 0
         return Batch(x0, weight, valid)

@@ -28,14 +28,26 @@ def train(
     seed: Annotated[int, typer.Option(help="Of weights, windows, levels, noise and generated data.")] = 0,
     stride: Annotated[int | None, typer.Option(help="Environment steps per token.")] = None,
     horizon: Annotated[int | None, typer.Option(help="Future tokens.")] = None,
-    tokens: Annotated[str, typer.Option(help="Kind of token: path or bundle.")] = "path",
-    width: Annotated[int, typer.Option(help="Channels of the transformer.")] = 192,
+    tokens: Annotated[str, typer.Option(help="Kind of token: path, bundle or interleaved.")] = "path",
+    history: Annotated[int, typer.Option(help="Past tokens, of interleaved only.")] = 0,
+    model: Annotated[str, typer.Option(help="Network: transformer or recurrent.")] = "transformer",
+    width: Annotated[int, typer.Option(help="Channels of the network.")] = 192,
     layers: Annotated[int, typer.Option(help="Blocks of the transformer.")] = 3,
     heads: Annotated[int, typer.Option(help="Attention heads.")] = 4,
     noise: Annotated[str, typer.Option(help="Noise table: cosine or linear.")] = "cosine",
     prediction: Annotated[str, typer.Option(help="Head: v, x0 or eps.")] = "v",
-    levels: Annotated[str, typer.Option(help="Level sampler: independent, mixed, ramp or shared.")] = "mixed",
-    causal: Annotated[float, typer.Option(help="Share of batches with causal attention.")] = 0.7,
+    levels: Annotated[
+        str,
+        typer.Option(
+            help="Levels in training: mixed, independent (the paper), ramp, shared (full sequence), teacher_forcing."
+        ),
+    ] = "mixed",
+    weighting: Annotated[
+        str, typer.Option(help="Loss weight by level: uniform, min_snr, fused_snr or fused_snr_bidirectional.")
+    ] = "uniform",
+    causal: Annotated[
+        float | None, typer.Option(help="Share of batches with causal attention; 0.7, or 1 for a model that is causal.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, ... or auto.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Threads of torch; the default takes all cores.")] = None,
@@ -51,7 +63,7 @@ def train(
     """
     import torch
 
-    from dfplan.models.transformer import TransformerConfig
+    from dfplan.models import make_config
     from dfplan.objective import ObjectiveConfig
     from dfplan.tokens import TokenSpec
     from dfplan.training import TrainConfig
@@ -63,14 +75,23 @@ def train(
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     env_id, main_process = _resolve(env), int(os.environ.get("RANK", "0")) == 0
     shape = _shape(env_id, stride, horizon, steps, data)
+    network: dict[str, Any] = {"width": width, "noise": noise, "prediction": prediction}
+    network |= {"layers": layers, "heads": heads} if model == "transformer" else {}
+    causal_only = model == "recurrent" or levels == "teacher_forcing"
+    share = causal if causal is not None else 1.0 if causal_only else 0.7
     config = TrainConfig(
-        steps=shape["steps"], batch=batch, lr=lr, seed=seed, causal=causal, precision=precision, save_every=save_every,
-        model=TransformerConfig(width=width, layers=layers, heads=heads, noise=noise, prediction=prediction),
-        objective=ObjectiveConfig(levels=levels),
+        steps=shape["steps"], batch=batch, lr=lr, seed=seed, causal=share, precision=precision, save_every=save_every,
+        model=make_config(model, network),
+        objective=ObjectiveConfig(levels=levels, weighting=weighting),
     )  # fmt: skip
     episodes, origin = _load(env_id, data, seed, main_process)
     spec = TokenSpec(
-        episodes.observations.shape[1], episodes.actions.shape[1], shape["stride"], shape["horizon"], kind=tokens
+        episodes.observations.shape[1],
+        episodes.actions.shape[1],
+        shape["stride"],
+        shape["horizon"],
+        kind=tokens,
+        history=history,
     )
     folder = out or Path("runs") / f"train-{env_id}"
     provenance = _provenance(origin)

@@ -1,7 +1,9 @@
 """A transformer that sees noisy tokens and their levels and predicts the clean ones, causally or with full attention.
 
 Two properties hold by construction. A token at level K carries no information: its content is replaced by 0 and no
-other token attends to it. And an output depends only on the tokens that the layout allows (`TokenSpec.attention`).
+other token attends to it. And an output depends only on the tokens that the layout allows (`Layout.attention`).
+
+Causally, tokens that no longer change can be left behind: their keys and values are kept in a `KeyValues` memory.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfplan.errors import unknown_name
+from dfplan.layout import Layout, is_open_ended
 from dfplan.models.base import Cond
+from dfplan.models.embedding import PREDICTIONS, check_sizes, level_features, rotate
 from dfplan.noise import alpha_bar_table, check_levels, to_x0
-from dfplan.tokens import TokenSpec
 
-PREDICTIONS = ("v", "x0", "eps")
+POSITIONS = ("learned", "rotary")
+__all__ = ["POSITIONS", "PREDICTIONS", "KeyValues", "TransformerConfig", "TransformerDenoiser"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class TransformerConfig:
         levels: K, noise levels.
         noise: Name of the alpha_bar table.
         prediction: What the head outputs: ``"v"``, ``"x0"`` or ``"eps"``; converted to x0_hat at the edge.
+        positions: ``"learned"``: a vector per position of the layout; ``"rotary"``: relative positions, which an
+            open-ended layout needs.
     """
 
     width: int = 192
@@ -41,29 +47,77 @@ class TransformerConfig:
     levels: int = 100
     noise: str = "cosine"
     prediction: str = "v"
+    positions: str = "learned"
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "levels"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        check_sizes(self, ("width", "layers", "heads", "levels"))
         if self.width % self.heads:
             raise ValueError(f"heads must divide width, got {self.heads} heads and width {self.width}")
-        if self.prediction not in PREDICTIONS:
-            raise unknown_name("prediction", self.prediction, PREDICTIONS)
-        alpha_bar_table(self.noise, self.levels)
+        if self.positions not in POSITIONS:
+            raise unknown_name("kind of positions", self.positions, POSITIONS)
+        if self.positions == "rotary" and self.width // self.heads % 2:
+            raise ValueError(f"rotary positions need an even width per head, got {self.width // self.heads}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class KeyValues:
+    """Remember tokens by their keys and values.
+
+    Attributes:
+        layers: One pair of (B, heads, m, c) per block.
+        positions: int64 (m,).
+        visible: bool (B, m), False for a token at level K, which nobody looks at.
+    """
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    positions: Tensor
+    visible: Tensor
+
+    def __len__(self) -> int:
+        """Count the remembered tokens."""
+        return len(self.positions)
+
+    @property
+    def next(self) -> int:
+        """Position that follows the last remembered token."""
+        return int(self.positions[-1]) + 1 if len(self) else 0
+
+    def repeat(self, n: int) -> KeyValues:
+        """Return the memory of a batch in which every sample is repeated ``n`` times in a row."""
+        layers = tuple((k.repeat_interleave(n, 0), v.repeat_interleave(n, 0)) for k, v in self.layers)
+        return KeyValues(layers, self.positions, self.visible.repeat_interleave(n, 0))
+
+    def detach(self) -> KeyValues:
+        """Return the memory cut off from gradients."""
+        return KeyValues(tuple((k.detach(), v.detach()) for k, v in self.layers), self.positions, self.visible)
+
+    def last(self, tokens: int) -> KeyValues:
+        """Return the memory of the newest ``tokens`` tokens only."""
+        if tokens >= len(self):
+            return self
+        part = slice(len(self) - tokens, None)
+        layers = tuple((k[:, :, part], v[:, :, part]) for k, v in self.layers)
+        return KeyValues(layers, self.positions[part], self.visible[:, part])
+
+    def extended(self, layers: list[tuple[Tensor, Tensor]], positions: Tensor, visible: Tensor) -> KeyValues:
+        """Return the memory with tokens appended."""
+        joined = tuple(
+            (torch.cat([k, new_k], 2), torch.cat([v, new_v], 2))
+            for (k, v), (new_k, new_v) in zip(self.layers, layers, strict=True)
+        )
+        return KeyValues(joined, torch.cat([self.positions, positions]), torch.cat([self.visible, visible], 1))
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """Compute masked attention; written out on the CPU, where the fused bf16 backward pass is about seven times slower.
 
     Args:
-        q: (B, heads, n, c), and likewise ``k`` and ``v``.
-        mask: bool, broadcastable to (B, heads, n, n), True where a row may look at a column; no row is empty.
+        q: (B, heads, n, c), and likewise ``k`` and ``v`` (B, heads, m, c).
+        mask: bool, broadcastable to (B, heads, n, m), True where a row may look at a column; no row is empty.
     """
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -88,18 +142,36 @@ class Block(nn.Module):
             nn.init.normal_(layer.weight, std=0.02 / math.sqrt(6))
             nn.init.zeros_(layer.bias)
 
-    def forward(self, h: Tensor, level: Tensor, one_hot: Tensor, mask: Tensor) -> Tensor:
-        """Update the residual stream (B, n, C); ``level`` (K+1, C) embeds all levels, ``one_hot`` (B, n, K+1) picks
-        one per token.
+    def forward(
+        self, h: Tensor, levels: Tensor, one_hot: Tensor, mask: Tensor, turn: Tensor | None,
+        past: tuple[Tensor, Tensor] | None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # fmt: skip
+        """Update the residual stream (B, n, C).
+
+        Args:
+            h: (B, n, C).
+            levels: (K+1, C), all levels embedded.
+            one_hot: (B, n, K+1), picks a level per token.
+            mask: Who looks at whom, the remembered tokens first.
+            turn: Positions for rotary attention, or None.
+            past: Keys and values of the remembered tokens, or None.
+
+        Returns:
+            The stream, and the keys and values of the tokens passed.
         """
         B, n, C = h.shape
-        scale1, shift1, scale2, shift2 = (one_hot @ self.modulation(level)).chunk(4, -1)
+        scale1, shift1, scale2, shift2 = (one_hot @ self.modulation(levels)).chunk(4, -1)
         y = F.layer_norm(h, (C,)) * (1 + scale1) + shift1
-        q, key, v = self.qkv(y).reshape(B, n, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
-        h = h + self.out(attend(q, key, v, mask).transpose(1, 2).reshape(B, n, C))
+        q, key, value = self.qkv(y).reshape(B, n, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
+        if turn is not None:
+            q, key = rotate(q, turn), rotate(key, turn)
+        own = (key, value)
+        if past is not None:
+            key, value = torch.cat([past[0].to(key.dtype), key], 2), torch.cat([past[1].to(value.dtype), value], 2)
+        h = h + self.out(attend(q, key, value, mask).transpose(1, 2).reshape(B, n, C))
         y = F.layer_norm(h, (C,)) * (1 + scale2) + shift2
         mixed: Tensor = self.down(F.relu(self.up(y)).square())
-        return h + mixed
+        return h + mixed, own
 
 
 class TransformerDenoiser(nn.Module):
@@ -108,21 +180,29 @@ class TransformerDenoiser(nn.Module):
     Args:
         spec: The token layout (T positions, width D).
         config: The network's size and levels.
+
+    Raises:
+        ValueError: If an open-ended layout is given learned positions.
     """
 
     alpha_bar: Tensor
     column_mask: Tensor
     allowed: Tensor
+    order: Tensor
 
-    def __init__(self, spec: TokenSpec, config: TransformerConfig) -> None:
+    def __init__(self, spec: Layout, config: TransformerConfig) -> None:
         super().__init__()
-        self.spec, self.config = spec, config
+        self.spec, self.config, self.open_ended = spec, config, is_open_ended(spec)
+        if self.open_ended and config.positions == "learned":
+            raise ValueError("an open-ended sequence has no last position to learn; use positions='rotary'")
         C = config.width
         self.register_buffer("alpha_bar", alpha_bar_table(config.noise, config.levels), persistent=False)
         self.register_buffer("column_mask", spec.column_mask(), persistent=False)
         self.register_buffer("allowed", torch.stack([spec.attention(False), spec.attention(True)]), persistent=False)
+        self.register_buffer("order", spec.order(), persistent=False)
         self.content = nn.Linear(spec.width, C)
-        self.position = nn.Parameter(torch.randn(spec.tokens, C) * 0.02)
+        rows = 1 if self.open_ended else spec.tokens
+        self.position = nn.Parameter(torch.randn(rows, C) * 0.02)
         self.mode = nn.Parameter(torch.randn(2, C) * 0.02)
         self.level = nn.Sequential(nn.Linear(64, C), nn.SiLU(), nn.Linear(C, C), nn.SiLU())
         self.blocks = nn.ModuleList(Block(C, config.heads) for _ in range(config.layers))
@@ -135,37 +215,134 @@ class TransformerDenoiser(nn.Module):
         """K, the number of noise levels."""
         return self.config.levels
 
-    def _level_features(self, dtype: torch.dtype) -> Tensor:
-        """Embed all levels 0..K by sines of 32 frequencies, (K+1, 64)."""
-        u = torch.arange(self.levels + 1, device=self.position.device, dtype=torch.float32) / self.levels
-        angle = u[:, None] * torch.exp(torch.linspace(0, math.log(1000), 32, device=u.device))
-        return torch.cat([angle.sin(), angle.cos()], -1).to(dtype)
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.position.device
 
-    def _mask(self, positions: Tensor, k: Tensor, causal: bool) -> Tensor:
-        """Build (B, 1, n, n): the layout's rule, and nobody but itself looks at a token at level K."""
+    def columns(self, positions: Tensor) -> Tensor:
+        """Return the bool (..., D) mask of the columns that tokens use."""
+        used: Tensor = self.column_mask[torch.zeros_like(positions) if self.open_ended else positions]
+        return used
+
+    def may_see(self, rows: Tensor, columns: Tensor, causal: bool) -> Tensor:
+        """Return bool (..., n, m): may the token at position ``rows`` (..., n) look at ``columns`` (..., m)?"""
+        rows, columns = rows.unsqueeze(-1), columns.unsqueeze(-2)
+        seen: Tensor
+        if self.open_ended:
+            seen = columns <= rows if causal else (columns >= 0) & (rows >= 0)
+        else:
+            seen = self.allowed[int(causal)][rows, columns]
+        return seen
+
+    def _mask(self, positions: Tensor, k: Tensor, cond: Cond) -> Tensor:
+        """Build (B, 1, n, m + n): the layout's rule, and nobody but itself looks at a token at level K."""
         n = k.shape[1]
-        rows, columns = positions.unsqueeze(-1), positions.unsqueeze(-2)
-        allowed = self.allowed[int(causal)][rows, columns]
         itself = torch.eye(n, dtype=torch.bool, device=k.device)
-        return ((allowed & (k < self.levels).unsqueeze(-2)) | itself).unsqueeze(1)
+        seen = (self.may_see(positions, positions, cond.causal) & (k < self.levels).unsqueeze(-2)) | itself
+        if cond.memory is not None:
+            past = self.may_see(positions, cond.memory.positions, cond.causal) & cond.memory.visible.unsqueeze(-2)
+            seen = torch.cat([past.expand(len(k), n, -1), seen.expand(len(k), n, n)], -1)
+        return seen.unsqueeze(1)
 
-    def network(self, x: Tensor, k: Tensor, cond: Cond) -> Tensor:
-        """Return the raw head output (B, n, D) in the kind ``config.prediction``."""
-        positions = cond.tokens if cond.tokens is not None else torch.arange(self.spec.tokens, device=x.device)
+    def _embed(self, x: Tensor, k: Tensor, positions: Tensor, causal: bool) -> Tensor:
+        """Turn tokens into the residual stream (B, n, C)."""
+        known = (k < self.levels).unsqueeze(-1) & self.columns(positions)
+        where = self.position if self.open_ended else self.position[positions]
+        h: Tensor = self.content(torch.where(known, x, torch.zeros_like(x))) + where + self.mode[int(causal)]
+        return h
+
+    def _run(
+        self, h: Tensor, k: Tensor, mask: Tensor, positions: Tensor, memory: KeyValues | None
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Send the stream through all blocks; returns the raw output and each block's keys and values."""
+        levels = self.level(level_features(self.levels, self.device, self.position.dtype))
+        one_hot = F.one_hot(k, self.levels + 1).to(h.dtype)  # a product is faster than a gather, forwards and backwards
+        turn = None
+        if self.config.positions == "rotary":
+            turn = positions if self.open_ended else self.order[positions]
+        kept = []
+        for i, block in enumerate(self.blocks):
+            h, own = block(h, levels, one_hot, mask, turn, None if memory is None else memory.layers[i])
+            kept.append(own)
+        output: Tensor = self.head(F.layer_norm(h, (h.shape[-1],)))
+        return output, kept
+
+    def positions_of(self, x: Tensor, cond: Cond) -> Tensor:
+        """Return the positions int64 (n,) or (B, n) of the tokens that are passed.
+
+        Raises:
+            ValueError: If ``cond`` names another number of tokens, or has a memory without being causal.
+        """
+        if cond.memory is not None and not cond.causal:
+            raise ValueError("a memory needs causal attention; what is remembered cannot look at later tokens")
+        begin = 0 if cond.memory is None else cond.memory.next
+        if cond.tokens is not None:
+            positions = cond.tokens.to(x.device)
+        elif self.open_ended:
+            positions = begin + torch.arange(x.shape[1], device=x.device)
+        else:
+            positions = torch.arange(begin, self.spec.tokens, device=x.device)
         if x.shape[1] != positions.shape[-1]:
             raise ValueError(
                 f"x holds {x.shape[1]} tokens but cond.tokens names {positions.shape[-1]}; name each token present"
             )
-        known = (k < self.levels).unsqueeze(-1) & self.column_mask[positions]
-        h = self.content(torch.where(known, x, torch.zeros_like(x)))
-        h = h + self.position[positions] + self.mode[int(cond.causal)]
-        level = self.level(self._level_features(self.position.dtype))
-        one_hot = F.one_hot(k, self.levels + 1).to(h.dtype)  # a product is faster than a gather, forwards and backwards
-        mask = self._mask(positions, k, cond.causal)
-        for block in self.blocks:
-            h = block(h, level, one_hot, mask)
-        output: Tensor = self.head(F.layer_norm(h, (h.shape[-1],)))
+        return positions
+
+    def network(self, x: Tensor, k: Tensor, cond: Cond) -> Tensor:
+        """Return the raw head output (B, n, D) in the kind ``config.prediction``."""
+        positions = self.positions_of(x, cond)
+        h = self._embed(x, k, positions, cond.causal)
+        output, _ = self._run(h, k, self._mask(positions, k, cond), positions, cond.memory)
         return output.to(x.dtype)
+
+    def forced(self, x: Tensor, k: Tensor, clean: Tensor, clean_k: Tensor, cond: Cond) -> Tensor:
+        """Return the raw output when every noisy token sees itself and the *clean* tokens before it: teacher forcing.
+
+        Args:
+            x: Noisy tokens (B, n, D) at levels ``k`` (B, n).
+            k: int64 (B, n).
+            clean: What the later tokens see instead (B, n, D).
+            clean_k: int64 (B, n), 0, or K where a token is padding.
+            cond: Which tokens are present.
+        """
+        positions, n = self.positions_of(x, cond), x.shape[1]
+        both, levels = torch.cat([positions, positions], -1), torch.cat([clean_k, k], 1)
+        itself = torch.eye(n, dtype=torch.bool, device=x.device)
+        rule = self.may_see(positions, positions, True).expand(len(x), n, n)
+        seen = rule & (clean_k < self.levels).unsqueeze(-2) & ~itself
+        top = torch.cat([seen | itself, torch.zeros_like(seen)], -1)
+        bottom = torch.cat([seen, itself.expand_as(seen)], -1)
+        h = self._embed(torch.cat([clean, x], 1), levels, both, True)
+        output, _ = self._run(h, levels, torch.cat([top, bottom], 1).unsqueeze(1), both, None)
+        return output[:, n:].to(x.dtype)
+
+    def advance(self, x: Tensor, k: Tensor, cond: Cond, keep: int) -> tuple[Tensor, KeyValues]:
+        """Predict the clean tokens and remember the first ``keep`` of them.
+
+        Args:
+            x: Noisy tokens (B, n, D).
+            k: Levels int64 (B, n).
+            cond: Which tokens are present (the same for all samples), and the memory so far.
+            keep: 0..n; these must not look at the others.
+
+        Raises:
+            ValueError: If attention is not causal, or a token to be remembered looks at one that is not.
+        """
+        check_levels(k, x.shape[:2], self.levels)
+        positions = self.positions_of(x, cond)
+        if not cond.causal or positions.ndim != 1 or not 0 <= keep <= len(positions):
+            raise ValueError("to be remembered, tokens need causal attention and the same positions in all samples")
+        if keep and bool(self.may_see(positions[:keep], positions[keep:], True).any()):
+            raise ValueError("a token to be remembered looks at one that is not; pass tokens in causal order")
+        h = self._embed(x, k, positions, True)
+        output, kept = self._run(h, k, self._mask(positions, k, cond), positions, cond.memory)
+        x0_hat = to_x0(self.config.prediction, output.to(x.dtype), x, k, self.alpha_bar) * self.columns(positions)
+        layers = [(key[:, :, :keep], value[:, :, :keep]) for key, value in kept]
+        visible = k[:, :keep] < self.levels
+        if cond.memory is None:
+            return x0_hat, KeyValues(tuple(layers), positions[:keep], visible)
+        return x0_hat, cond.memory.extended(layers, positions[:keep], visible)
 
     def forward(self, x: Tensor, k: Tensor, cond: Cond) -> Tensor:
         """Predict the clean tokens.
@@ -173,7 +350,7 @@ class TransformerDenoiser(nn.Module):
         Args:
             x: Noisy tokens (B, n, D).
             k: Levels int64 (B, n).
-            cond: Which tokens are present, causal or full.
+            cond: Which tokens are present, causal or full, and what came before.
 
         Returns:
             x0_hat (B, n, D), 0 in the columns that a token does not use.
@@ -183,6 +360,6 @@ class TransformerDenoiser(nn.Module):
             ValueError: If the shape or range of ``k`` is wrong, or ``x`` holds other tokens than ``cond`` names.
         """
         check_levels(k, x.shape[:2], self.levels)
-        positions = cond.tokens if cond.tokens is not None else torch.arange(self.spec.tokens, device=x.device)
-        x0_hat = to_x0(self.config.prediction, self.network(x, k, cond), x, k, self.alpha_bar)
-        return x0_hat * self.column_mask[positions]
+        output = self.network(x, k, cond)
+        x0_hat = to_x0(self.config.prediction, output, x, k, self.alpha_bar)
+        return x0_hat * self.columns(self.positions_of(x, cond))

@@ -227,6 +227,12 @@ def test_a_checkpoint_for_another_maze_is_pointed_out(dfplan: Any, tmp_path: Pat
     assert code == 0 and "trained for maze2d-large-v1, not for maze2d-umaze-v1" in err
 
 
+def test_the_loss_weight_reaches_the_training(dfplan: Any) -> None:
+    # Catches: an option that is read and not used.
+    code, _, err = dfplan("train", "--env", "maze2d-umaze", "--weighting", "min-snr")
+    assert code != 0 and "unknown weighting 'min-snr'. Did you mean 'min_snr'?" in err
+
+
 def test_ctrl_c_leaves_no_results(dfplan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Catches: partial results written as if they were final; a traceback; exit code 0 or 1.
     from dfplan_policies import RandomPolicy

@@ -194,7 +194,10 @@ def change_size(config: dict[str, Any]) -> dict[str, Any]:
     ("change", "match"),
     [
         (change_size, r"(?s)does not fit together .+size mismatch"),
-        (lambda c: {"model": {**c["model"], "kind": "recurrent"}}, r"(?s)does not fit together .+unknown model kind"),
+        (
+            lambda c: {"model": {**c["model"], "kind": "recurrrent"}},
+            r"(?s)does not fit together .+unknown kind of denoiser",
+        ),
         (lambda c: {"model": {**c["model"], "depth": 3}}, r"(?s)does not fit together .+depth"),
         (lambda c: {"model": {**c["model"], "heads": 3}}, r"(?s)does not fit together .+heads must divide width"),
         (lambda c: {"model": "big"}, "does not fit together"),

@@ -67,7 +67,7 @@ def two_ranks_by_hand() -> dict[str, Tensor]:
     """Do what two processes do: each its own half of the batch, the mean of their gradients, one step."""
     torch.manual_seed(CONFIG.seed)
     model = TransformerDenoiser(SPEC, CONFIG.model)
-    optimizer, loss_module = make_optimizer(model, CONFIG), LossModule(model, CONFIG)
+    optimizer, loss_module = make_optimizer(model, CONFIG), LossModule(model, CONFIG, model.spec)
     windows = WindowSampler(DATA, SPEC, NORM, end_goal=CONFIG.end_goal, no_goal=CONFIG.no_goal)
     for step in range(CONFIG.steps):
         optimizer.zero_grad()

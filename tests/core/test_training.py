@@ -278,7 +278,7 @@ def test_validation_uses_the_average_on_fixed_draws_and_puts_the_weights_back() 
     windows = WindowSampler(DATA, SPEC, NORM, end_goal=CONFIG.end_goal, no_goal=CONFIG.no_goal)
     batch = windows.draw(256, np.random.default_rng(1))
     for causal, name in ((True, "heldout_future_causal"), (False, "heldout_future_full")):
-        parts = LossModule(model, CONFIG)(batch, causal, torch.Generator().manual_seed(1))
+        parts = LossModule(model, CONFIG, model.spec)(batch, causal, torch.Generator().manual_seed(1))
         assert first[name] == float(parts["future"])
 
 
