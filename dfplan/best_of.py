@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dfplan.sampler import LogCost, Samples
+from dfplan.sampler import Samples
 from dfplan.selection import Judge, best
 
 META_ACTIONS = (0.0, 0.1, 0.5, 1.0, 2.0)
 Run = Callable[[Tensor, torch.Generator], Samples]
-"""From guidance scales (B,) and a generator to B sampled candidates."""
+"""From guidance scales (B,) and a generator to B sampled candidates; sample b is guided with scale b."""
 Clock = Callable[[], float]
 """Returns seconds since some fixed moment."""
 
@@ -73,26 +73,7 @@ def check_scales(scales: Sequence[float]) -> None:
         )
 
 
-def scaled_cost(log_cost: LogCost, scales: Tensor) -> LogCost:
-    """Multiply the log cost of each sample with its own scale: ``log c_b -> scale_b log c_b``, no mean over the batch.
-
-    Args:
-        log_cost: From x0_hat (B, n, D) and levels to (B,).
-        scales: (B,).
-    """
-
-    def cost(x0_hat: Tensor, k: Tensor) -> Tensor:
-        value = log_cost(x0_hat, k)
-        if value.shape != scales.shape:
-            raise ValueError(
-                f"a cost must return one number per sample, {tuple(scales.shape)}, got {tuple(value.shape)}"
-            )
-        return scales.to(value) * value
-
-    return cost
-
-
-def stream(seed: int, *path: int) -> torch.Generator:
+def seeded(seed: int, *path: int) -> torch.Generator:
     """Build a generator that belongs to a seed and a path of integers: other paths draw independent numbers."""
     digest = hashlib.blake2b(repr((int(seed), *map(int, path))).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
@@ -126,7 +107,7 @@ def best_of(
     ``(seed, j)``, so the candidates of a smaller budget are the first ones of a larger one.
 
     Args:
-        run: Samples one batch, see `Run`; `scaled_cost` gives each sample its own scale.
+        run: Samples one batch, see `Run`; usually `dfplan.sampler.sample` with ``scales=``.
         judge: Values and feasibility of clean tokens.
         seed: Of all random numbers.
         most: N, candidates at most.
@@ -149,7 +130,7 @@ def best_of(
     drawn, longest = 0, 0.0
     while drawn < most and (not parts or time_is_left(1e3 * (before - began), longest, budget_ms)):
         dealt = cycle_scales(scales, min(batch, most - drawn), drawn)
-        out = run(dealt, stream(seed, len(parts)))
+        out = run(dealt, seeded(seed, len(parts)))
         parts.append((out, *judge(out.x), dealt))
         drawn, now = drawn + len(dealt), clock()
         longest, before = max(longest, 1e3 * (now - before)), now

@@ -15,7 +15,7 @@ from dfplan.schedule import drop_idle_rows
 
 
 @dataclass(frozen=True)
-class Walk:
+class Descent:
     """Say what is denoised and how; the matrices are given to `walk_each`.
 
     Attributes:
@@ -25,8 +25,9 @@ class Walk:
         order: int64 (n,), their causal order.
         causal: Causal or full attention.
         eta: 0 is DDIM, 1 is DDPM.
-        log_cost: ``log c(x0_hat (b, n, D), k (n,)) -> (b,)``, a function of each sample alone; it is called once for
-            all samples that are at the same levels.
+        log_cost: ``log c(x0_hat (b, n, D), k (n,)) -> (b,)`` of the predicted clean tokens, a function of each sample
+            alone; it is called once for all samples that are at the same levels.
+        noisy_log_cost: ``log c(x (b, n, D), k (n,)) -> (b,)`` of the noisy tokens; added to the other.
         mask: (n, D), 1 in the columns that a token uses; noise is kept out of the others.
     """
 
@@ -37,7 +38,13 @@ class Walk:
     causal: bool = True
     eta: float = 0.0
     log_cost: LogCost | None = None
+    noisy_log_cost: LogCost | None = None
     mask: Tensor | None = None
+
+    @property
+    def guided(self) -> bool:
+        """Whether there is a cost."""
+        return self.log_cost is not None or self.noisy_log_cost is not None
 
     def noise(self, draw: Draw, like: Tensor) -> Tensor:
         """Draw noise like (B, n, D), 0 in unused columns."""
@@ -66,13 +73,13 @@ def stack_rows(matrices: Sequence[Tensor]) -> Tensor:
     return torch.stack([torch.cat([S, S[-1:].expand(length - len(S), -1)]) for S in lean])
 
 
-def walk_each(walk: Walk, S: Tensor, x: Tensor, *, scales: Tensor, draw: Draw | None = None) -> Walked:
+def walk_each(d: Descent, S: Tensor, x: Tensor, *, scales: Tensor, draw: Draw | None = None) -> Walked:
     """Denoise sample b along ``S[b]``, any part of a matrix; a token that keeps its level is copied.
 
     Row m calls the denoiser once, with the samples that move in it at their own levels ``S[:, m]``.
 
     Args:
-        walk: What is denoised and how.
+        d: What is denoised and how.
         S: int64 (B, M+1, n), columns non-increasing; the last row need not be 0.
         x: (B, n, D), tokens at the levels of the first row.
         scales: (B,), what each sample's log cost is multiplied with.
@@ -89,64 +96,67 @@ def walk_each(walk: Walk, S: Tensor, x: Tensor, *, scales: Tensor, draw: Draw | 
             "S (B, M+1, n), x (B, n, D) and scales (B,) must agree in B and n, "
             f"got {tuple(S.shape)}, {tuple(x.shape)} and {tuple(scales.shape)}"
         )
-    if walk.eta > 0 and draw is None:
-        raise ValueError(f"eta={walk.eta} needs noise; pass draw=normal_like(generator)")
+    if d.eta > 0 and draw is None:
+        raise ValueError(f"eta={d.eta} needs noise; pass draw=normal_like(generator)")
     calls = samples = 0
     for k, k_next in zip(S.unbind(1)[:-1], S.unbind(1)[1:], strict=True):
-        eps = walk.noise(draw, x) if draw is not None and walk.eta > 0 else None
+        eps = d.noise(draw, x) if draw is not None and d.eta > 0 else None
         moving = (k != k_next).any(1).nonzero().squeeze(1)
         if len(moving) == 0:
             continue
-        index = _needed(walk, k[moving], k_next[moving])
+        index = _needed(d, k[moving], k_next[moving])
         here = (moving[:, None], index[None, :])
-        step = _step(walk, x[here], k[here], k_next[here], index, scales[moving], None if eps is None else eps[here])
+        step = _step(d, x[here], k[here], k_next[here], index, scales[moving], None if eps is None else eps[here])
         x = x.index_put(here, step)
         calls, samples = calls + 1, samples + len(moving)
     return Walked(x, calls, samples)
 
 
-def _needed(walk: Walk, k: Tensor, k_next: Tensor) -> Tensor:
+def _needed(d: Descent, k: Tensor, k_next: Tensor) -> Tensor:
     """Find the tokens that the denoiser must see for at least one sample; a cost is given all of them."""
-    if walk.log_cost is not None:
+    if d.guided:
         return torch.arange(k.shape[1])
     changing = k != k_next
-    needed = (k < len(walk.alpha_bar) - 1) | changing
-    if walk.causal:
-        last = torch.where(changing, walk.order, -1).max(1, keepdim=True).values
-        needed &= walk.order <= last
+    needed = (k < len(d.alpha_bar) - 1) | changing
+    if d.causal:
+        last = torch.where(changing, d.order, -1).max(1, keepdim=True).values
+        needed &= d.order <= last
     return needed.any(0).nonzero().squeeze(1)
 
 
 def _step(
-    walk: Walk, x: Tensor, k: Tensor, k_next: Tensor, index: Tensor, scales: Tensor, eps: Tensor | None
+    d: Descent, x: Tensor, k: Tensor, k_next: Tensor, index: Tensor, scales: Tensor, eps: Tensor | None
 ) -> Tensor:
     """Take one row's step: levels k (b, n) to k_next (b, n)."""
-    cond, levels = Cond(causal=walk.causal, tokens=walk.tokens[index]), k.to(x.device)
+    cond, levels = Cond(causal=d.causal, tokens=d.tokens[index]), k.to(x.device)
     after = k_next.to(x.device)
-    if walk.log_cost is None:
+    if not d.guided:
         with torch.no_grad():
-            x0_hat = walk.model(x, levels, cond)
-            return reverse_step(x, x0_hat, levels, after, walk.alpha_bar, eta=walk.eta, eps=eps)
+            x0_hat = d.model(x, levels, cond)
+            return reverse_step(x, x0_hat, levels, after, d.alpha_bar, eta=d.eta, eps=eps)
     with torch.enable_grad():
         leaf = x.detach().requires_grad_(True)
-        x0_hat = walk.model(leaf, levels, cond)
-        (gradient,) = torch.autograd.grad(_total_cost(walk.log_cost, x0_hat, k, scales), leaf)
-    gradient = torch.where((scales == 0).to(x.device)[:, None, None], torch.zeros_like(gradient), gradient)
-    step = reverse_step(x, x0_hat.detach(), levels, after, walk.alpha_bar, eta=walk.eta, eps=eps)
-    weight = guidance_coefficient(k, k_next, walk.alpha_bar.cpu(), eta=walk.eta).to(x)
+        x0_hat = d.model(leaf, levels, cond)
+        total = _total(d.log_cost, x0_hat, k) + _total(d.noisy_log_cost, leaf, k)
+        (gradient,) = torch.autograd.grad(total, leaf)
+    scale = scales.to(x)[:, None, None]
+    gradient = torch.where(scale == 0, torch.zeros_like(gradient), scale * gradient)
+    step = reverse_step(x, x0_hat.detach(), levels, after, d.alpha_bar, eta=d.eta, eps=eps)
+    weight = guidance_coefficient(k, k_next, d.alpha_bar.cpu(), eta=d.eta).to(x)
     return step + weight.unsqueeze(-1) * gradient
 
 
-def _total_cost(log_cost: LogCost, x0_hat: Tensor, k: Tensor, scales: Tensor) -> Tensor:
-    """Sum ``scale_b log c_b``; samples at the same levels share a call of the cost."""
-    total = x0_hat.new_zeros(())
+def _total(log_cost: LogCost | None, tokens: Tensor, k: Tensor) -> Tensor:
+    """Sum the samples' log costs; those at the same levels share a call of the cost."""
+    total = tokens.new_zeros(())
+    if log_cost is None:
+        return total
     groups: dict[tuple[int, ...], list[int]] = {}
     for b, levels in enumerate(k.tolist()):
         groups.setdefault(tuple(levels), []).append(b)
     for levels, members in groups.items():
-        here = torch.tensor(members)
-        value = log_cost(x0_hat[here], torch.tensor(levels))
-        if value.shape != here.shape:
-            raise ValueError(f"a cost must return one number per sample, ({len(here)},), got {tuple(value.shape)}")
-        total = total + (scales[here].to(value) * value).sum()
+        value = log_cost(tokens[members], torch.tensor(levels))
+        if value.shape != (len(members),):
+            raise ValueError(f"a cost must return one number per sample, ({len(members)},), got {tuple(value.shape)}")
+        total = total + value.sum()
     return total

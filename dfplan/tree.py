@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dfplan.best_of import META_ACTIONS, Clock, check_budget, check_scales, stream, time_is_left
+from dfplan.best_of import META_ACTIONS, Clock, check_budget, check_scales, seeded, time_is_left
 from dfplan.noise import normal_like
-from dfplan.ragged import Walk, Walked, stack_rows, walk_each
+from dfplan.ragged import Descent, Walked, stack_rows, walk_each
 from dfplan.selection import Judge, best
 from dfplan.uct import back_up, rewards, select_leaves
 
@@ -192,7 +192,7 @@ class _Tree:
 
 
 def tree_search(
-    walk: Walk,
+    d: Descent,
     S: Tensor,
     x: Tensor,
     judge: Judge,
@@ -204,7 +204,7 @@ def tree_search(
     """Search for the best plan among sub-plans with different guidance scales and noise.
 
     Args:
-        walk: What is denoised and how.
+        d: What is denoised and how.
         S: int64 (M+1, n), the scheduling matrix. A sub-plan should still be undecided when the one before it is clean:
             use a slope of about ``steps / block`` or more.
         x: (1, n, D), tokens at the levels of the first row.
@@ -225,8 +225,8 @@ def tree_search(
         repeat themselves.
     """
     c = config or TreeConfig()
-    _check(walk, S, x, c)
-    rows = sub_plan_rows(S, walk.order, c.block)
+    _check(d, S, x, c)
+    rows = sub_plan_rows(S, d.order, c.block)
     tree, visits, totals = _Tree([x[0]]), torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     began = before = clock()
     longest = 0.0
@@ -238,7 +238,7 @@ def tree_search(
         )
         if not picks:
             break
-        _expand(tree, picks, walk, S, rows, judge, c, seed)
+        _expand(tree, picks, d, S, rows, judge, c, seed)
         visits, totals = back_up(tree.parents, rewards(tree.value, tree.possible))
         now = clock()
         longest, before = max(longest, 1e3 * (now - before)), now
@@ -247,33 +247,33 @@ def tree_search(
     return _result(tree, rows, visits, totals, c)
 
 
-def _check(walk: Walk, S: Tensor, x: Tensor, c: TreeConfig) -> None:
+def _check(d: Descent, S: Tensor, x: Tensor, c: TreeConfig) -> None:
     if x.ndim != 3 or len(x) != 1 or S.ndim != 2 or S.shape[1] != x.shape[1]:
         raise ValueError(f"x (1, n, D) and S (M+1, n) must agree in n, got {tuple(x.shape)} and {tuple(S.shape)}")
     if not bool((S[0] > S[-1]).any()):
         raise ValueError("S moves no token; the first row must be noisier than the last somewhere")
-    if walk.log_cost is None and any(s != 0 for s in c.scales):
+    if not d.guided and any(s != 0 for s in c.scales):
         raise ValueError(
-            f"scales {c.scales} need a cost to scale; pass one in Walk, or scales=(0,) and copies to branch by noise"
+            f"scales {c.scales} need a cost to scale; pass one in Descent, or scales=(0,) and copies to branch by noise"
         )
 
 
 def _expand(
-    tree: _Tree, picks: Sequence[tuple[int, int]], walk: Walk, S: Tensor, rows: tuple[int, ...], judge: Judge,
+    tree: _Tree, picks: Sequence[tuple[int, int]], d: Descent, S: Tensor, rows: tuple[int, ...], judge: Judge,
     c: TreeConfig, seed: int,
 ) -> None:  # fmt: skip
     """Make children: walk their sub-plans in one batch, then complete and score them in another."""
     paths = [(*tree.paths[node], child) for node, child in picks]
     spans = [(rows[len(p) - 1], rows[len(p)]) for p in paths]
     scales = torch.tensor([c.scales[child % len(c.scales)] for _, child in picks], dtype=torch.float64)
-    draw = normal_like([stream(seed, *p) for p in paths])
+    draw = normal_like([seeded(seed, *p) for p in paths])
     x = torch.stack([tree.x[node] for node, _ in picks])
     if c.renew:
-        noise = torch.stack([S[a] for a, _ in spans]) == len(walk.alpha_bar) - 1
-        x = torch.where(noise.to(x.device).unsqueeze(-1), walk.noise(draw, x), x)
-    sub = walk_each(walk, stack_rows([S[a : b + 1] for a, b in spans]), x, scales=scales, draw=draw)
+        noise = torch.stack([S[a] for a, _ in spans]) == len(d.alpha_bar) - 1
+        x = torch.where(noise.to(x.device).unsqueeze(-1), d.noise(draw, x), x)
+    sub = walk_each(d, stack_rows([S[a : b + 1] for a, b in spans]), x, scales=scales, draw=draw)
     rest = stack_rows([jumpy(S, b, c.skip) for _, b in spans])
-    whole = walk_each(walk, rest, sub.x, scales=scales, draw=normal_like([stream(seed, *p, -1) for p in paths]))
+    whole = walk_each(d, rest, sub.x, scales=scales, draw=normal_like([seeded(seed, *p, -1) for p in paths]))
     _record(tree, picks, paths, sub, whole, judge)
 
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dfplan.best_of import scaled_cost
 from dfplan.noise import alpha_bar_table, normal_like
-from dfplan.ragged import Walk
+from dfplan.ragged import Descent
 from dfplan.sampler import Samples, sample
 from dfplan.schedule import coarse_pyramid
 from dfplan.selection import Judge
@@ -44,7 +43,7 @@ def cost(x0_hat: Tensor, k: Tensor) -> Tensor:
 
 
 JUDGE = Judge(states=lambda x: x, score=lambda states: -(states[:, -1, 0] - GOAL).abs())
-WALK = Walk(MODEL, TABLE, ORDER, ORDER, log_cost=cost)
+DESCENT = Descent(MODEL, TABLE, ORDER, ORDER, log_cost=cost)
 
 
 def start(n: int = 1) -> Tensor:
@@ -55,7 +54,7 @@ def start(n: int = 1) -> Tensor:
 def run(scales: Tensor, generator: torch.Generator) -> Samples:
     """Sample one candidate per scale."""
     x = normal_like(generator)(start(len(scales)))
-    return sample(MODEL, S, x, alpha_bar=TABLE, tokens=ORDER, order=ORDER, log_cost=scaled_cost(cost, scales))
+    return sample(MODEL, S, x, alpha_bar=TABLE, tokens=ORDER, order=ORDER, log_cost=cost, scales=scales)
 
 
 class Clock:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dfplan.best_of import BestOf, best_of, cycle_scales, scaled_cost, stream, time_is_left
+from dfplan.best_of import BestOf, best_of, cycle_scales, seeded, time_is_left
 from dfplan.sampler import sample
 from dfplan.selection import Judge, arrival_score, arrival_steps, best, feasible, select
 from tests.core.deceptive import GOAL, JUDGE, MODEL, ORDER, TABLE, Clock, S, cost, run, start
@@ -31,8 +31,8 @@ def test_the_scale_of_one_sample_changes_no_other_bit() -> None:
     x = torch.randn(3, 4, 1, dtype=F64, generator=torch.Generator().manual_seed(0))
 
     def walk_down(*scales: float) -> Tensor:
-        c = scaled_cost(cost, torch.tensor(scales))
-        return sample(MODEL, S, x, alpha_bar=TABLE, tokens=ORDER, order=ORDER, log_cost=c).x
+        own = torch.tensor(scales)
+        return sample(MODEL, S, x, alpha_bar=TABLE, tokens=ORDER, order=ORDER, log_cost=cost, scales=own).x
 
     one, two = walk_down(0.0, 1.0, 1.0), walk_down(0.0, 1.0, 8.0)
     assert torch.equal(one[:2], two[:2]) and not torch.allclose(one[2], two[2])
@@ -99,12 +99,12 @@ def test_a_longer_budget_only_adds_candidates() -> None:
     torch.testing.assert_close(several[-1].value, -(several[-1].x[:, -1, 0] - GOAL).abs())
 
 
-def test_streams_are_independent() -> None:
+def test_seededs_are_independent() -> None:
     # Catches: paths that run into each other ((1, 23) and (12, 3)), a path that does not count.
     paths = [(0,), (1,), (0, 0), (0, 1), (1, 23), (12, 3), (1, 2, 3), (0, -1), (0, 1, -1)]
-    drawn = [torch.rand(4, generator=stream(*path)) for path in paths]
+    drawn = [torch.rand(4, generator=seeded(*path)) for path in paths]
     assert len(torch.stack(drawn).unique(dim=0)) == len(paths)
-    assert torch.equal(drawn[4], torch.rand(4, generator=stream(1, 23)))
+    assert torch.equal(drawn[4], torch.rand(4, generator=seeded(1, 23)))
 
 
 def test_bad_input_is_refused() -> None:
@@ -115,8 +115,6 @@ def test_bad_input_is_refused() -> None:
         best_of(run, JUDGE, seed=0, most=0)
     with pytest.raises(ValueError, match="budget_ms must be above 0, got 0"):
         best_of(run, JUDGE, seed=0, budget_ms=0)
-    with pytest.raises(ValueError, match=r"one number per sample, \(2,\), got \(2, 4\)"):
-        scaled_cost(lambda x, k: x[..., 0], torch.ones(2))(start(2), ORDER)
     with pytest.raises(ValueError, match=r"one number per candidate, \(3,\), got \(3, 4\)"):
         Judge(lambda x: x, lambda s: s[..., 0])(start(3))
     with pytest.raises(ValueError, match=r"one bool per candidate, \(3,\), got \(1,\)"):
