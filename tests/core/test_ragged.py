@@ -30,21 +30,23 @@ def noise(B: int, seed: int = 0) -> Tensor:
     return torch.randn(B, T, 1, dtype=F64, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("log_cost", [None, cost])
+@pytest.mark.parametrize(
+    "costs", [{}, {"log_cost": cost}, {"noisy_log_cost": cost}, {"log_cost": cost, "noisy_log_cost": cost}]
+)
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("eta", [0.0, 0.7])
-def test_each_sample_walks_as_if_alone(eta: float, causal: bool, log_cost: Any) -> None:
+def test_each_sample_walks_as_if_alone(eta: float, causal: bool, costs: Any) -> None:
     # Catches: levels of one sample used for another, a row too few or too many, noise that depends on the company,
     # tokens left out that another sample needs, a cost that is given other levels than those of its samples.
     matrices = [drop_idle_rows(make_schedule(name, T, K, steps=5, slope=2.0)) for name in sorted(SCHEDULES)]
     scales = torch.tensor([0.0, 0.3, 1.0, 2.0, 0.5], dtype=F64)
-    walk = Descent(DENOISER, TABLE, ORDER, ORDER, causal=causal, eta=eta, log_cost=log_cost)
+    walk = Descent(DENOISER, TABLE, ORDER, ORDER, causal=causal, eta=eta, **costs)
     draw = normal_like([torch.Generator().manual_seed(b) for b in range(5)])
     out = walk_each(walk, stack_rows(matrices), noise(5), scales=scales, draw=draw)
     for b, S in enumerate(matrices):
         alone = sample(
             DENOISER, S, noise(5)[b : b + 1], alpha_bar=TABLE, tokens=ORDER, order=ORDER, causal=causal, eta=eta,
-            log_cost=log_cost, scales=scales[b : b + 1], draw=normal_like(torch.Generator().manual_seed(b)),
+            scales=scales[b : b + 1] if costs else None, **costs, draw=normal_like(torch.Generator().manual_seed(b)),
         )  # fmt: skip
         torch.testing.assert_close(out.x[b : b + 1], alone.x, rtol=1e-9, atol=1e-9)
     assert out.network_evaluations == max(len(S) for S in matrices) - 1
