@@ -168,13 +168,15 @@ def test_shares_are_kept() -> None:
     B = 20_000
     config = PatternConfig()
     seven = draw_pattern(SPEC, B, K, lambda shape, *_: torch.full(shape, 7), config, torch.Generator().manual_seed(0))
-    o, a = seven[:, CONTEXT], seven[:, SPEC.plan_tokens]
+    o, a = seven[:, CONTEXT : SPEC.plan_tokens], seven[:, SPEC.plan_tokens : SPEC.past_tokens]
     tolerance = 4 * 0.5 / B**0.5
+    world = (a == 0).all(1)
     for name, found in (
-        ("plan", (o == 7) & (a == K)), ("joint", (o == 7) & (a == 7)), ("world", (o == 7) & (a == 0)),
-        ("inverse", (o == 0) & (a == 7) & (seven[:, CONTEXT + 1] == 0)),
+        ("plan", ((o == 7) & (a == K)).all(1)), ("joint", ((o == 7) & (a == 7)).all(1)), ("world", world),
+        ("inverse", (o == 0).all(1) & ~world),
     ):  # fmt: skip
-        assert abs(float(found.float().mean()) - getattr(config, name)) < tolerance, name
+        lost = 1 / 8 if name == "inverse" else 0  # half of them apart, then both chunks clean
+        assert abs(float(found.float().mean()) - getattr(config, name) * (1 - lost)) < 2 * tolerance, name
     k = drawn(config, B)
     missing, clean = (k[:, STATE] == K).float().mean(), (k[:, STATE] == 0).float().mean()
     assert abs(float(missing) - config.missing_state - config.noisy_state / K) < tolerance
@@ -202,7 +204,7 @@ def test_levels_know_what_is_valid_and_all_tokens_take_part() -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"plan": 0.5}, "the shares plan, joint, world, inverse, act must together be 1, got 1.1"),
+        ({"plan": 0.45}, "the shares plan, joint, world, inverse, act must together be 1, got 1.1"),
         ({"act": 1.5}, r"act is a share and must lie in \[0, 1\], got 1.5"),
         ({"noisy_state": 0.6, "missing_state": 0.6}, "noisy_state, missing_state must together be at most 1, got 1.2"),
     ],
