@@ -128,7 +128,7 @@ def best_of(
     began = before = clock()
     parts: list[tuple[Samples, Tensor, Tensor, Tensor]] = []
     drawn, longest = 0, 0.0
-    while drawn < most and (not parts or time_is_left(1e3 * (before - began), longest, budget_ms)):
+    while drawn < most and time_is_left(1e3 * (before - began), longest, budget_ms):
         dealt = cycle_scales(scales, min(batch, most - drawn), drawn)
         out = run(dealt, seeded(seed, len(parts)))
         parts.append((out, *judge(out.x), dealt))

@@ -230,7 +230,7 @@ def tree_search(
     tree, visits, totals = _Tree([x[0]]), torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     began = before = clock()
     longest = 0.0
-    while not tree.plans or time_is_left(1e3 * (before - began), longest, c.budget_ms):
+    while time_is_left(1e3 * (before - began), longest, c.budget_ms):
         left = min(c.batch, c.expansions - len(tree.plans))
         finished = [len(path) == len(rows) - 1 for path in tree.paths]
         picks = select_leaves(
