@@ -15,11 +15,11 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from result import finish
 from tqdm import tqdm
 
 import dfplan_envs
 from dfplan_envs.maze2d import generate_tour
+from result import finish
 
 
 def best_rate(run: Any, steps: int, rounds: int) -> float:

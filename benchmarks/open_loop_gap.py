@@ -16,12 +16,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from result import finish
 from tqdm import trange
 
 import dfplan_envs  # noqa: F401  (registers the ids)
 from dfplan import DFPlanner, Plan
 from dfplan.evaluation import mean_stderr
+from result import finish
 
 
 def rollout(

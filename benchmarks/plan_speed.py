@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from result import finish
 from tqdm import tqdm
 
 from dfplan import DFPlanner
+from result import finish
 
 
 def measure(planner: DFPlanner, samples: int, repeats: int, **options: Any) -> dict[str, float]:

@@ -21,7 +21,7 @@ from dfplan.models import Cond, Network, NetworkConfig, make_denoiser
 from dfplan.noise import add_noise, target_from
 from dfplan.objective import TEACHER_FORCING
 from dfplan.schedule import LEVEL_SAMPLERS
-from dfplan.training import make_optimizer
+from dfplan.training import PRECISIONS, make_optimizer, use_bf16
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class SequenceTraining:
         ema: Decay of the averaged weights, which are what is returned.
         weight_decay: AdamW's, on matrices only.
         clip: Largest gradient norm.
+        precision: ``"auto"`` (bf16 where the processor has it), ``"fp32"`` or ``"bf16"``.
         seed: Of weights, windows, levels and noise.
     """
 
@@ -48,12 +49,15 @@ class SequenceTraining:
     ema: float = 0.995
     weight_decay: float = 0.01
     clip: float = 1.0
+    precision: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
         names = (*LEVEL_SAMPLERS, TEACHER_FORCING)
         if self.levels not in names:
             raise unknown_name("level law", self.levels, names)
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
         if self.steps < 1 or self.batch < 1 or self.lr <= 0 or self.clip <= 0:
             raise ValueError("steps and batch must be at least 1, lr and clip positive")
         if not 0 <= self.causal <= 1 or not 0 <= self.ema < 1:
@@ -128,13 +132,15 @@ def train_sequences(
     optimizer = make_optimizer(model, config)
     average = {n: p.detach().clone() for n, p in model.named_parameters()}
     generator = torch.Generator().manual_seed(config.seed)
+    bf16 = use_bf16(config.precision, data.device)
     warmup = max(1, config.steps // 20)
     for step in range(config.steps):
         rate = min(1.0, (step + 1) / warmup) * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / config.steps)))
         for group in optimizer.param_groups:
             group["lr"] = config.lr * float(rate)
         causal = bool(torch.rand((), generator=generator) < config.causal)
-        loss = sequence_loss(model, _windows(data, spec.tokens, config.batch, generator), config.levels, generator,
+        with torch.autocast(data.device.type, torch.bfloat16, enabled=bf16):
+            loss = sequence_loss(model, _windows(data, spec.tokens, config.batch, generator), config.levels, generator,
                              causal=causal)  # fmt: skip
         if not bool(torch.isfinite(loss)):
             raise ValueError(f"the loss is {float(loss.detach())} at step {step}; lower lr (now {config.lr})")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dfplan.cli.bench import bench
 from dfplan.cli.errors import ErrorGroup
 from dfplan.cli.evaluate import evaluate_command
 from dfplan.cli.lists import checkpoints, envs, policies
@@ -48,6 +49,7 @@ if find_spec("dfplan.cli.train"):
     app.command("train")(import_module("dfplan.cli.train").train)
 if find_spec("dfplan.cli.data"):
     app.add_typer(import_module("dfplan.cli.data").app, name="data")
+app.command("bench")(bench)
 app.command("envs")(envs)
 app.command("policies")(policies)
 app.command("checkpoints")(checkpoints)

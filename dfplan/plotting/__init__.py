@@ -11,19 +11,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dfplan.plotting.denoising import denoising_gif
     from dfplan.plotting.maze import MazeMap
+    from dfplan.plotting.panels import Line, Panel, panels_figure
     from dfplan.plotting.paths import PathPanel, paths_figure
     from dfplan.plotting.plan import plan_figure
 
 _LAZY = {
+    "Line": "panels",
     "MazeMap": "maze",
+    "Panel": "panels",
     "PathPanel": "paths",
     "denoising_gif": "denoising",
+    "panels_figure": "panels",
     "paths_figure": "paths",
     "plan_figure": "plan",
 }
 
 
-__all__ = ["MazeMap", "PathPanel", "denoising_gif", "paths_figure", "plan_figure"]
+__all__ = [
+    "Line",
+    "MazeMap",
+    "Panel",
+    "PathPanel",
+    "denoising_gif",
+    "panels_figure",
+    "paths_figure",
+    "plan_figure",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -139,7 +139,7 @@ def test_a_goal_steers_and_no_goal_is_no_token() -> None:
     seen: list[tuple[Tensor, Tensor, Cond]] = []
     planner = DFPlanner(tiny_checkpoint())
     real = planner._model
-    planner._model = lambda x, k, cond: seen.append((x, k, cond)) or real(x, k, cond)  # type: ignore[method-assign, func-returns-value]
+    planner._model = lambda x, k, cond: seen.append((x, k, cond)) or real(x, k, cond)  # type: ignore[func-returns-value]
     obs, goals = situation(1)
     with_goal = planner.plan(obs, goals, generator=generators(0))
     x, k, cond = seen[0]
@@ -191,7 +191,7 @@ def test_warm_start_needs_fewer_evaluations_and_begins_half_way() -> None:
 def test_warm_start_is_the_old_plan_shifted_by_the_time_that_passed(B: int) -> None:
     # Catches: a shift in tokens instead of steps, no shift, one environment's plan given to another, no noise.
     planner, N = DFPlanner(tiny_checkpoint()), 4000
-    planner._model = lambda x, k, cond: torch.zeros_like(x)  # type: ignore[method-assign]
+    planner._model = lambda x, k, cond: torch.zeros_like(x)
     old = make(B=2)
     old = Plan(**{**vars(old), "observations": old.observations[:B]})
     obs, goals = situation(B)

@@ -1,0 +1,70 @@
+"""`dfplan bench`: run a reproduction and keep its numbers and its figure."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def bench(
+    name: Annotated[str | None, typer.Argument(help="Which one; without a name they are listed.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder, by default runs/bench-NAME; models in it are used again.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides all draws, data and weights.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Little data and training: to see that it runs.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here too.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Copy the figure here.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of torch; by default torch decides.")] = None,
+) -> None:
+    """Run a benchmark: a claim of the method as a number with an interval, a JSON file and a figure."""
+    if name is None:
+        _list()
+        return
+    from dfplan_bench.registry import find_benchmark, folder
+
+    found = find_benchmark(name)
+    out = folder(out or Path("runs") / f"bench-{name}{'-quick' if quick else ''}")
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    run, began = found.load(), time.perf_counter()
+    typer.echo(f"{name}: {found.claim} (about {found.minutes:g} minutes; run folder {out})", err=True)
+    result = run(out, seed=seed, quick=quick, say=lambda text: typer.echo(text, err=True))
+    _finish(name, {"seed": seed, "quick": quick, **result}, out, time.perf_counter() - began, json_file, figure)
+
+
+def _list() -> None:
+    from dfplan.cli.lists import _print_table
+    from dfplan_bench.registry import BENCHMARKS
+
+    rows = [(b.name, f"{b.minutes:g}", b.claim) for b in BENCHMARKS.values()]
+    _print_table(("name", "minutes", "what it tests"), rows)
+
+
+def _finish(
+    name: str, result: dict[str, Any], out: Path, seconds: float, json_file: Path | None, figure: Path | None
+) -> None:
+    """Write metrics with their provenance, print the headline numbers."""
+    from dfplan import provenance
+    from dfplan.data.files import atomic_path
+
+    origin = {part: getattr(provenance, part)() for part in ("command", "git", "versions", "hardware")}
+    text = json.dumps({"benchmark": name, "wall_seconds": seconds, **result, **origin}, indent=2, allow_nan=False)
+    for path in (out / "metrics.json", json_file):
+        if path is not None:
+            with atomic_path(path) as temporary:
+                temporary.write_text(text + "\n")
+    picture = out / f"{name}.png"
+    if figure is not None and picture.is_file():
+        with atomic_path(figure) as temporary:
+            shutil.copyfile(picture, temporary)
+    for line in result.get("headline", []):
+        typer.echo(line)
+    typer.echo(f"{out}")
