@@ -230,6 +230,7 @@ def test_what_a_node_holds_depends_on_its_place_alone() -> None:
     assert len(common) >= 6 and {len(n.path) for n in many.nodes[3:5]} == {1, 2}  # the second batch is a mixed one
     torch.testing.assert_close(*(torch.stack(x) for x in zip(*common, strict=True)), rtol=1e-9, atol=1e-9)
     assert len(one.x.unique(dim=0)) == 12
+    assert len(search(scales=(4.0,), expansions=3, batch=3).x.unique(dim=0)) == 3  # siblings, without other noise
     again = search(batch=2, **options)
     assert torch.equal(again.x, many.x) and again.nodes == many.nodes
     assert not torch.equal(search(seed=1, batch=2, **options).x, many.x)
