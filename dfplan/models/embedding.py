@@ -48,8 +48,9 @@ def rotate(x: Tensor, positions: Tensor) -> Tensor:
         arXiv 2104.09864, Eq. 34.
     """
     half = x.shape[-1] // 2
-    rate = ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angle = positions.to(x.device).float().unsqueeze(-1) * rate
+    exact = torch.float64 if x.dtype == torch.float64 else torch.float32
+    rate = ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=exact) / half)
+    angle = positions.to(x.device, exact).unsqueeze(-1) * rate
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     if angle.ndim == 3:
         cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
