@@ -314,9 +314,10 @@ class TransformerDenoiser(nn.Module):
         both, levels = torch.cat([positions, positions], -1), torch.cat([clean_k, k], 1)
         itself = torch.eye(n, dtype=torch.bool, device=x.device)
         rule = self.may_see(positions, positions, True).expand(len(x), n, n)
-        seen = rule & (clean_k < self.levels).unsqueeze(-2) & ~itself
+        seen = rule & (clean_k < self.levels).unsqueeze(-2)
+        before = seen & ~rule.transpose(-1, -2)  # one that sees this token knows what it is like without noise
         top = torch.cat([seen | itself, torch.zeros_like(seen)], -1)
-        bottom = torch.cat([seen, itself.expand_as(seen)], -1)
+        bottom = torch.cat([before, itself.expand_as(seen)], -1)
         h = self._embed(torch.cat([clean, x], 1), levels, both, True)
         output, _ = self._run(h, levels, torch.cat([top, bottom], 1).unsqueeze(1), both, None)
         return output[:, n:].to(x.dtype)
