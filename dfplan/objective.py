@@ -103,11 +103,11 @@ def draw_levels(
     have independent uniform levels. The kind ``interleaved`` mixes patterns, see `dfplan.patterns`.
     """
     B, n = tokens.shape
+    law = "independent" if config.levels == TEACHER_FORCING else config.levels
     if spec.kind == "interleaved":
-        k = draw_pattern(spec, B, levels, LEVEL_SAMPLERS[config.levels], config.patterns, generator)
+        k = draw_pattern(spec, B, levels, LEVEL_SAMPLERS[law], config.patterns, generator)
         return torch.where(valid, k, torch.full_like(k, levels))
     k = torch.randint(0, levels + 1, (B, n), generator=generator)
-    law = "independent" if config.levels == TEACHER_FORCING else config.levels
     k[:, CONTEXT : spec.plan_tokens] = LEVEL_SAMPLERS[law]((B, spec.horizon), levels, generator)
     noisy = torch.rand(B, generator=generator) < config.noisy_state
     k[:, STATE] = torch.where(noisy, k[:, STATE], torch.zeros(B, dtype=torch.int64))

@@ -3,72 +3,37 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dfplan import questions
 from dfplan.checkpoint import Checkpoint, load_checkpoint, push_checkpoint, save_checkpoint
+from dfplan.context import Context, History, build_context, check_history, check_level
 from dfplan.errors import unknown_name
 from dfplan.guidance import Guidance
 from dfplan.models.precision import MixedPrecision
 from dfplan.plan import Plan
-from dfplan.planner_inputs import Generators, check_goal, check_obs, check_states, share_generators, warm_states
-from dfplan.planning import Setting, Walk, actions_along, join, plan_one
+from dfplan.planner_config import ATTENTIONS, PlannerConfig
+from dfplan.planner_inputs import (
+    Generators,
+    check_actions,
+    check_finite,
+    check_goal,
+    check_horizon,
+    check_obs,
+    check_states,
+    or_default,
+    share_generators,
+    warm_states,
+)
+from dfplan.planning import Setting, Walk, join, plan_one
+from dfplan.questions import Trajectories
 from dfplan.schedule import make_schedule, start_below
-from dfplan.tokens import CONTEXT, STATE
-from dfplan.training import PRECISIONS, use_bf16
-
-ATTENTIONS = ("causal", "full")
-
-
-@dataclass(frozen=True)
-class PlannerConfig:
-    """Default arguments of `DFPlanner.plan`.
-
-    Attributes:
-        samples: N, candidates per environment.
-        schedule: Name of the scheduling matrix.
-        slope: Slope of the zig-zag, rows per token.
-        steps: Reverse steps per token.
-        attention: ``"causal"`` or ``"full"``.
-        warm_level: Share of K at which a warm-started plan begins.
-        goal_radius: Radius of the goal disc, environment units.
-        action_steps: Reverse steps for action tokens.
-        precision: ``"auto"`` (bf16 where the processor has it), ``"fp32"`` or ``"bf16"``.
-    """
-
-    samples: int = 16
-    schedule: str = "pyramid"
-    slope: float = 1.0
-    steps: int = 20
-    attention: str = "causal"
-    warm_level: float = 0.5
-    goal_radius: float = 0.5
-    action_steps: int = 1
-    precision: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.attention not in ATTENTIONS:
-            raise unknown_name("attention", self.attention, ATTENTIONS)
-        if self.precision not in PRECISIONS:
-            raise unknown_name("precision", self.precision, PRECISIONS)
-        for name in ("samples", "steps", "action_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.warm_level <= 1:
-            raise ValueError(f"warm_level must lie in (0, 1], got {self.warm_level}")
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> PlannerConfig:
-        """Build from a dictionary; an unknown entry is an error that names the nearest one."""
-        names = [f.name for f in fields(cls)]
-        for key in values:
-            if key not in names:
-                raise unknown_name("planner option", key, names)
-        return cls(**values)
+from dfplan.training import use_bf16
 
 
 class DFPlanner:
@@ -140,16 +105,20 @@ class DFPlanner:
         elapsed: Any = 0,
         actions: bool = False,
         trace: bool = False,
+        horizon: int | None = None,
+        obs_level: Any = None,
+        obs_noise: Any = None,
+        history: History | None = None,
     ) -> Plan:
         """Plan for a batch of environments.
 
         Each environment is planned on its own, so its plan does not depend on who else is in the batch.
 
         Args:
-            obs: Current observations (B, O) or (O,), environment units.
+            obs: Current observations (B, O) or (O,), environment units; NaN where missing.
             goal: Goals (B, G) or (G,), environment units; None if no goal is known.
             samples: N, candidates per environment.
-            schedule: A name, or an int64 matrix (M+1, H) of your own.
+            schedule: A name, or an int64 matrix (M+1, horizon) of your own.
             slope: Rows by which each token lags behind the one before.
             steps: Reverse steps per token, 1..K.
             attention: ``"causal"`` or ``"full"``.
@@ -162,6 +131,12 @@ class DFPlanner:
             elapsed: Environment steps since that plan was made, a number or (B,).
             actions: Whether to fill in the model's own actions along the selected plan.
             trace: Whether to keep all candidates after every row.
+            horizon: Future tokens, 1..H; H if None. The same weights plan one token ahead or many.
+            obs_level: Level of the observations, one or (B,): 0 is clean, K is missing. A layout of the kind
+                ``interleaved`` then samples the state too, once per candidate; the others keep it noisy.
+            obs_noise: In its place, the standard deviation of Gaussian noise on the observations in environment units:
+                a number, (O,) or (B, O); see `dfplan.context.level_of_noise`.
+            history: What was observed and done before, for layouts with history.
 
         Returns:
             A `Plan` on the CPU.
@@ -170,33 +145,191 @@ class DFPlanner:
             ValueError: If a shape, a name or a number is wrong, or an observation is not finite.
             TypeError: If the task has no goal but one is given.
         """
-        began = time.perf_counter()
-        c = self.config
-        obs = check_obs(self.spec, obs, self.device)
-        goal, B = check_goal(self.spec, goal, len(obs), self.device), len(obs)
-        N = samples if samples is not None else c.samples
+        began, c, spec = time.perf_counter(), self.config, self.spec
+        N, n = or_default(samples, c.samples), check_horizon(spec, horizon)
         if N < 1:
             raise ValueError(f"samples must be at least 1, got {N}")
-        attention = attention if attention is not None else c.attention
-        if attention not in ATTENTIONS:
-            raise unknown_name("attention", attention, ATTENTIONS)
+        given, goals = self._given(obs, goal, obs_level, obs_noise, history)
+        B, causal, rows_per_token = len(given.x), self._causal(attention), or_default(steps, c.steps)
         S = make_schedule(
-            schedule if schedule is not None else c.schedule, self.spec.horizon, self.levels,
-            steps=steps if steps is not None else c.steps, slope=slope if slope is not None else c.slope,
-        )  # fmt: skip
+            or_default(schedule, c.schedule), n, self.levels, steps=rows_per_token, slope=or_default(slope, c.slope)
+        )
         if warm_start is not None:
             S = start_below(S, max(1, round(c.warm_level * self.levels)))
         generators = share_generators(generator, B)
-        priors = warm_states(self.spec, warm_start, elapsed, B)
-        setting, walk = self._setting(), Walk(N, S, attention == "causal", eta, hold, guidance, actions, trace)
+        priors = warm_states(spec, warm_start, elapsed, B, n)
+        setting = self._setting()
+        walk = Walk(N, S, rows_per_token, causal, eta, hold, guidance, actions, trace)
         rows = [
             plan_one(
-                setting, walk, obs[b], None if goal is None else goal[b], None if priors is None else priors[b],
-                generators[b],
+                setting, walk, given.row(b, self.levels), None if goals is None else goals[b],
+                None if priors is None else priors[b], generators[b],
             )
             for b in range(B)
         ]  # fmt: skip
-        return join(setting, rows, goal, (time.perf_counter() - began) / B)
+        return join(setting, rows, goals, (time.perf_counter() - began) / B)
+
+    def act(
+        self,
+        obs: Any,
+        goal: Any = None,
+        *,
+        history: History | None = None,
+        obs_level: Any = None,
+        obs_noise: Any = None,
+        steps: int | None = None,
+        attention: str | None = None,
+        generator: Generators = None,
+    ) -> Tensor:
+        """Denoise the next ``stride`` actions and nothing after them: the model as a policy.
+
+        Args:
+            obs: Current observations (B, O) or (O,), environment units; NaN where missing.
+            goal: Goals (B, G) or (G,), or None.
+            history: As in `plan`.
+            obs_level: As in `plan`.
+            obs_noise: As in `plan`.
+            steps: Reverse steps, 1..K; with one the result is the conditional mean.
+            attention: ``"causal"`` or ``"full"``.
+            generator: As in `plan`.
+
+        Returns:
+            Actions (B, stride, A), environment units, not clipped.
+
+        Raises:
+            ValueError: If a shape, a level or a number is wrong.
+        """
+        given, _ = self._given(obs, goal, obs_level, obs_noise, history)
+        steps = or_default(steps, self.config.steps)
+        return questions.act(self._setting(), given, steps, self._causal(attention), generator)
+
+    def estimate(
+        self,
+        obs: Any,
+        goal: Any = None,
+        *,
+        history: History | None = None,
+        obs_level: Any = None,
+        obs_noise: Any = None,
+        samples: int = 1,
+        steps: int = 1,
+        generator: Generators = None,
+    ) -> Tensor:
+        """Estimate the current state from an observation that is noisy or missing, and from the history.
+
+        Args:
+            obs: As in `act`, and so are ``goal``, ``history``, ``obs_level`` and ``obs_noise``.
+            goal: Goals, or None.
+            history: What was observed and done before.
+            obs_level: Level of the observations.
+            obs_noise: Its standard deviation, in place of a level.
+            samples: N, samples per environment.
+            steps: Reverse steps; with one every sample is the conditional mean.
+            generator: As in `plan`.
+
+        Returns:
+            (B, N, O), environment units; a clean observation is returned as it is.
+
+        Raises:
+            ValueError: If an argument is wrong, or this checkpoint was trained with the state always given.
+        """
+        given, _ = self._given(obs, goal, obs_level, obs_noise, history)
+        return questions.estimate(self._setting(), given, samples, steps, True, generator)
+
+    def imagine(
+        self,
+        obs: Any,
+        actions: Any,
+        *,
+        history: History | None = None,
+        samples: int | None = None,
+        obs_level: Any = None,
+        obs_noise: Any = None,
+        schedule: str | Tensor = "autoregressive",
+        slope: float | None = None,
+        steps: int | None = None,
+        generator: Generators = None,
+    ) -> Tensor:
+        """Denoise the states that given actions lead to: the model as a world model.
+
+        Args:
+            obs: Current observations (B, O) or (O,), environment units; NaN where missing.
+            actions: (B, n*F, A) or (n*F, A), environment units, 1 <= n <= H.
+            history: As in `plan`.
+            samples: N, futures per environment; None is one, without an axis of its own.
+            obs_level: As in `plan`.
+            obs_noise: As in `plan`.
+            schedule: Name of the scheduling matrix, or the matrix (M+1, n).
+            slope: Of a zig-zag.
+            steps: Reverse steps per token, 1..K; with one each state is the mean given those before it.
+            generator: As in `plan`.
+
+        Returns:
+            (B, n+1, O), or (B, N, n+1, O) if ``samples`` is given: the current state, then one every ``stride`` steps.
+
+        Raises:
+            ValueError: If an argument is wrong, or in this layout states do not see actions.
+        """
+        questions.check_visible_actions(self.spec.kind)
+        given, _ = self._given(obs, None, obs_level, obs_noise, history)
+        chosen = check_actions(self.spec, actions, len(given.x), self.device)
+        found = questions.imagine(
+            self._setting(), given, chosen, or_default(samples, 1), schedule, or_default(slope, self.config.slope),
+            or_default(steps, self.config.steps), generator,
+        )  # fmt: skip
+        return found[:, 0] if samples is None else found
+
+    def infer_actions(
+        self, states: Any, *, steps: int | None = None, attention: str | None = None, generator: Generators = None
+    ) -> Tensor:
+        """Denoise the actions that lead along given states: the model as inverse dynamics.
+
+        Args:
+            states: (B, n+1, O) or (n+1, O), environment units: measured now, and every ``stride`` steps from now.
+            steps: Reverse steps, 1..K; with one the result is the conditional mean.
+            attention: ``"causal"`` or ``"full"``, of the kind ``path``; interleaved tokens always need full.
+            generator: As in `plan`.
+
+        Returns:
+            Actions (B, n*F, A), environment units, not clipped.
+
+        Raises:
+            ValueError: If shapes do not fit, or the layout has no separate action tokens.
+        """
+        B = len(states) if torch.as_tensor(states).ndim == 3 else 1
+        known = check_states(self.spec, states, B, self.device, first=1)
+        steps = or_default(steps, self.config.action_steps)
+        n = known.shape[1] - 1
+        return questions.infer_actions(self._setting(), known, n, steps, self._causal(attention), generator)
+
+    def prior(
+        self,
+        samples: int = 1,
+        *,
+        schedule: str | Tensor | None = None,
+        slope: float | None = None,
+        steps: int | None = None,
+        attention: str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Trajectories:
+        """Sample trajectories from nothing: no observation, no goal, no action is given.
+
+        Args:
+            samples: N.
+            schedule: A name, or an int64 matrix (M+1, 2H+1): the state, the first chunk of actions, ...
+            slope: Rows by which each token lags behind the one before.
+            steps: Reverse steps per token.
+            attention: ``"causal"`` or ``"full"``.
+            generator: Source of noise.
+
+        Raises:
+            ValueError: If an argument is wrong, or this checkpoint was trained with the state always given.
+        """
+        c = self.config
+        return questions.prior(
+            self._setting(), samples, or_default(schedule, c.schedule), or_default(slope, c.slope),
+            or_default(steps, c.steps), self._causal(attention), generator,
+        )  # fmt: skip
 
     def first_actions(
         self,
@@ -204,7 +337,7 @@ class DFPlanner:
         plan_states: Any,
         *,
         steps: int | None = None,
-        attention: str = "causal",
+        attention: str | None = "causal",
         generator: Generators = None,
     ) -> Tensor:
         """Denoise the actions of the next ``stride`` steps, given the measured state and the states planned next.
@@ -215,7 +348,7 @@ class DFPlanner:
             obs: Measured observations (B, O) or (O,).
             plan_states: Planned states (B, n, O) at ``stride``, 2 ``stride``, ... steps from now, 1 <= n <= H.
             steps: Reverse steps, 1..K; with one step the result is the conditional mean.
-            attention: ``"causal"`` sees the first of them, ``"full"`` all.
+            attention: ``"causal"`` sees the first of them, ``"full"`` all; interleaved tokens always need full.
             generator: As in `plan`.
 
         Returns:
@@ -224,23 +357,37 @@ class DFPlanner:
         Raises:
             ValueError: If shapes do not fit, or the layout has no separate action tokens.
         """
-        obs = check_obs(self.spec, obs, self.device)
-        states = check_states(self.spec, plan_states, len(obs), self.device)
-        n = states.shape[1]
-        if self.spec.kind != "path":
-            raise ValueError("bundle tokens carry their actions; use plan(actions=True).actions[:, :stride]")
-        x = torch.zeros(len(obs), 1 + n, self.spec.width, device=self.device)
-        x[:, 0, self.spec.obs_slice] = self.norm.obs(obs)
-        x[:, 1:, self.spec.obs_slice] = self.norm.obs(states)
-        tokens = torch.cat([torch.tensor([STATE]), CONTEXT + torch.arange(n), torch.tensor([self.spec.plan_tokens])])
-        return actions_along(
-            self._setting(), x, tokens, steps or self.config.action_steps, attention == "causal", generator
-        )
+        given, _ = self._given(obs, None, None, None, None)
+        planned = check_states(self.spec, plan_states, len(given.x), self.device)
+        first = torch.as_tensor(obs, dtype=torch.float32, device=self.device).reshape(len(planned), 1, -1)
+        states, steps = torch.cat([first, planned], 1), or_default(steps, self.config.action_steps)
+        return questions.infer_actions(self._setting(), states, 1, steps, self._causal(attention), generator)
 
     # ---- inside
+
+    def _causal(self, attention: str | None) -> bool:
+        name = or_default(attention, self.config.attention)
+        if name not in ATTENTIONS:
+            raise unknown_name("attention", name, ATTENTIONS)
+        return bool(name == "causal")
+
+    def _given(
+        self, obs: Any, goal: Any, level: Any, noise: Any, history: History | None
+    ) -> tuple[Context, Tensor | None]:
+        """Check what is known and turn it into tokens; returns them and the goals (B, G)."""
+        measured = check_obs(self.spec, obs, self.device)
+        B = len(measured)
+        k = check_level(self.spec, self.norm, self._alpha_bar, level, noise, B)
+        measured = check_finite(measured, k, self.levels)
+        goals = check_goal(self.spec, goal, B, self.device)
+        past = check_history(self.spec, history, B, self.levels, self.device)
+        return build_context(self.spec, self.norm, self._alpha_bar, measured, k, goals, past), goals
 
     def _setting(self) -> Setting:
         return Setting(
             self._model, self.spec, self.norm, self._alpha_bar, self._order, self._mask, self.device,
             self.config.goal_radius, self.config.action_steps,
         )  # fmt: skip
+
+
+__all__ = ["ATTENTIONS", "DFPlanner", "History", "PlannerConfig", "Trajectories"]

@@ -15,18 +15,31 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
 def check_obs(spec: TokenSpec, obs: Any, device: torch.device) -> Tensor:
-    """Check and convert observations to float32 (B, O).
+    """Check the shape of observations and convert them to float32 (B, O).
 
     Raises:
-        ValueError: If the shape is wrong or a value is not finite.
+        ValueError: If the shape is wrong.
     """
     o = torch.as_tensor(obs, dtype=torch.float32, device=device)
     o = o.unsqueeze(0) if o.ndim == 1 else o
     if o.ndim != 2 or o.shape[1] != spec.obs_dim:
         raise ValueError(f"obs must have shape (B, {spec.obs_dim}) or ({spec.obs_dim},), got {tuple(o.shape)}")
-    if not bool(torch.isfinite(o).all()):
-        raise ValueError("obs holds NaN or infinity; a plan from an unknown state is no plan")
     return o
+
+
+def check_finite(obs: Tensor, level: Tensor, levels: int) -> Tensor:
+    """Return observations (B, O) with zeros where they are missing (level K).
+
+    Raises:
+        ValueError: If one that is not missing is not finite.
+    """
+    missing = (level == levels).to(obs.device)
+    if not bool(torch.isfinite(obs[~missing]).all()):
+        raise ValueError(
+            "obs holds NaN or infinity; a plan from an unknown state is no plan. "
+            f"Say that an observation is missing by obs_level={levels}"
+        )
+    return torch.where(missing[:, None], torch.zeros_like(obs), obs)
 
 
 def check_goal(spec: TokenSpec, goal: Any, B: int, device: torch.device) -> Tensor | None:
@@ -49,20 +62,66 @@ def check_goal(spec: TokenSpec, goal: Any, B: int, device: torch.device) -> Tens
     return g.expand(B, -1)
 
 
-def check_states(spec: TokenSpec, states: Any, B: int, device: torch.device) -> Tensor:
-    """Check and convert planned states to float32 (B, n, O), 1 <= n <= H.
+def check_states(spec: TokenSpec, states: Any, B: int, device: torch.device, *, first: int = 0) -> Tensor:
+    """Check and convert planned states to float32 (B, first + n, O), 1 <= n <= H.
+
+    Args:
+        spec: The layout.
+        states: (B, first + n, O) or (first + n, O).
+        B: Number of environments.
+        device: Where to.
+        first: Measured states that precede the planned ones, 0 or 1.
 
     Raises:
-        ValueError: If the shape is wrong.
+        ValueError: If the shape is wrong or a value is not finite.
     """
     out = torch.as_tensor(states, dtype=torch.float32, device=device)
     out = out.unsqueeze(0) if out.ndim == 2 else out
-    n = out.shape[1]
-    if out.shape != (B, n, spec.obs_dim) or not 1 <= n <= spec.horizon:
+    n = out.shape[1] - first if out.ndim == 3 else 0
+    if out.shape != (B, first + n, spec.obs_dim) or not 1 <= n <= spec.horizon:
+        name, shape = ("states", "n+1 with n") if first else ("plan_states", "n")
         raise ValueError(
-            f"plan_states must have shape (B={B}, n in 1..{spec.horizon}, O={spec.obs_dim}), got {tuple(out.shape)}"
+            f"{name} must have shape (B={B}, {shape} in 1..{spec.horizon}, O={spec.obs_dim}), got {tuple(out.shape)}"
         )
+    if not bool(torch.isfinite(out).all()):
+        raise ValueError("planned states hold NaN or infinity; pass finite ones")
     return out
+
+
+def check_actions(spec: TokenSpec, actions: Any, B: int, device: torch.device) -> Tensor:
+    """Check and convert actions to float32 (B, n*F, A), 1 <= n <= H.
+
+    Raises:
+        ValueError: If the shape is wrong or a value is not finite.
+    """
+    out = torch.as_tensor(actions, dtype=torch.float32, device=device)
+    out = out.unsqueeze(0) if out.ndim == 2 else out
+    n, rest = divmod(out.shape[1], spec.stride) if out.ndim == 3 else (0, 0)
+    if out.ndim != 3 or len(out) != B or out.shape[2] != spec.act_dim or rest or not 1 <= n <= spec.horizon:
+        raise ValueError(
+            f"actions must have shape (B={B}, n*{spec.stride} with n in 1..{spec.horizon}, A={spec.act_dim}), "
+            f"got {tuple(out.shape)}"
+        )
+    if not bool(torch.isfinite(out).all()):
+        raise ValueError("actions hold NaN or infinity; pass finite ones")
+    return out
+
+
+def check_horizon(spec: TokenSpec, horizon: int | None) -> int:
+    """Return the number of future tokens to use.
+
+    Raises:
+        ValueError: If it is not in 1..H.
+    """
+    n = spec.horizon if horizon is None else horizon
+    if not 1 <= n <= spec.horizon:
+        raise ValueError(f"horizon must lie in 1..{spec.horizon}, the length of training, got {n}")
+    return n
+
+
+def or_default(value: Any, default: Any) -> Any:
+    """Return ``value``, or ``default`` if it is None."""
+    return default if value is None else value
 
 
 def share_generators(generator: Generators, B: int) -> list[torch.Generator | None]:
@@ -78,8 +137,8 @@ def share_generators(generator: Generators, B: int) -> list[torch.Generator | No
     return list(generator)
 
 
-def warm_states(spec: TokenSpec, warm_start: Plan | None, elapsed: Any, B: int) -> Tensor | None:
-    """Read the states (B, H, O) that an earlier plan has at the times of the new one's tokens.
+def warm_states(spec: TokenSpec, warm_start: Plan | None, elapsed: Any, B: int, n: int) -> Tensor | None:
+    """Read the states (B, n, O) that an earlier plan has at the times of the new one's tokens.
 
     Raises:
         ValueError: If it is not a plan of as many environments, or ``elapsed`` has another shape.
@@ -91,5 +150,5 @@ def warm_states(spec: TokenSpec, warm_start: Plan | None, elapsed: Any, B: int) 
     since = torch.as_tensor(elapsed, dtype=torch.float32)
     if since.shape not in ((), (1,), (B,)):
         raise ValueError(f"elapsed must be a number or have shape ({B},), got {tuple(since.shape)}")
-    times = (torch.arange(spec.horizon, dtype=torch.float32) + 1) * spec.stride
+    times = (torch.arange(n, dtype=torch.float32) + 1) * spec.stride
     return warm_start.states_at(since.expand(B)[:, None] + times)

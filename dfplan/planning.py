@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from dfplan.actions import denoise_actions
+from dfplan.context import Context
 from dfplan.guidance import CheckedGuidance, Guidance
 from dfplan.models.base import Denoiser
-from dfplan.noise import add_noise, normal_like
+from dfplan.noise import Draw, add_noise, normal_like
 from dfplan.plan import Plan
 from dfplan.planner_inputs import Generators
 from dfplan.sampler import LogCost, Samples, sample
-from dfplan.schedule import make_schedule
+from dfplan.schedule import make_schedule, start_below
 from dfplan.selection import arrival_steps, feasible, select
-from dfplan.tokens import CONTEXT, GOAL, STATE, Normalizer, TokenSpec, goal_token, unpack_actions
+from dfplan.tokens import CONTEXT, STATE, Normalizer, TokenSpec, unpack_actions
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Walk:
 
     Attributes:
         samples: N, candidates.
-        S: int64 (M+1, H), levels of the future tokens.
+        S: int64 (M+1, n), levels of the future tokens.
+        steps: Reverse steps of a state that is not measured cleanly.
         causal: Causal or full attention.
         eta: 0 (DDIM) to 1 (DDPM).
         hold: ``"copy"`` or ``"resample"``.
@@ -64,6 +66,7 @@ class Walk:
 
     samples: int
     S: Tensor
+    steps: int
     causal: bool
     eta: float
     hold: str
@@ -72,73 +75,164 @@ class Walk:
     trace: bool
 
 
+def denoise(
+    s: Setting, given: Context, free: Tensor, S: Tensor, *, causal: bool, generator: Generators, eta: float = 0.0,
+    hold: str = "copy", guidance: Guidance | None = None, trace: bool = False, begin: Tensor | None = None,
+) -> Samples:  # fmt: skip
+    """Denoise free tokens, given others at constant levels.
+
+    Args:
+        s: Model, layout, statistics.
+        given: The given tokens; the same levels in all rows of the batch.
+        free: int64 (f,), positions of the free tokens.
+        S: int64 (M+1, f), their levels.
+        causal: Causal or full attention.
+        generator: One, or one per equal block of the batch.
+        eta: 0 (DDIM) to 1 (DDPM).
+        hold: ``"copy"`` or ``"resample"``.
+        guidance: In environment units, or None.
+        trace: Whether to keep the tokens after every row.
+        begin: Free tokens (B, f, D) at the levels of the first row; noised zeros if None.
+
+    Returns:
+        `Samples` of the given and then the free tokens.
+    """
+    c, draw = len(given.tokens), normal_like(generator)
+    tokens, level = torch.cat([given.tokens, free]), given.k[0]
+    mask = s.mask[tokens].to(s.device)
+    if begin is None:
+        begin = noised(s, torch.zeros(len(given.x), len(free), s.spec.width, device=s.device), free, S, draw)
+    walked = torch.cat([level.expand(len(S), -1), S], 1)
+    return sample(
+        s.model, walked, torch.cat([given.x, begin], 1), alpha_bar=s.alpha_bar, tokens=tokens, order=s.order[tokens],
+        causal=causal, eta=eta, hold=hold, log_cost=_log_cost(s, guidance, given), draw=draw, mask=mask, trace=trace,
+        finish=torch.arange(len(tokens)) >= c,
+    )  # fmt: skip
+
+
+def noised(s: Setting, clean: Tensor, tokens: Tensor, S: Tensor, draw: Draw) -> Tensor:
+    """Noise clean tokens (B, f, D) to the levels of the first row of S."""
+    noisy = add_noise(clean, S[0].expand(len(clean), -1), draw(clean), s.alpha_bar)
+    return noisy * s.mask[tokens].to(s.device)
+
+
+def state_samples(s: Setting, given: Context, steps: int, causal: bool, generator: Generators) -> tuple[Tensor, int]:
+    """Sample the state from what is known of it: a noisy token or none, the goal and the history.
+
+    From a measured noisy token the steps are random (DDPM): the deterministic ones would always lead to the same state.
+
+    Args:
+        s: Model, layout, statistics.
+        given: The same levels in all rows of the batch.
+        steps: Reverse steps from K; with one the result is the conditional mean.
+        causal: Causal or full attention.
+        generator: One, or one per equal block of the batch.
+
+    Returns:
+        Normalised state tokens (B, D), and the calls of the network.
+
+    Raises:
+        ValueError: If the layout's state is never learned.
+    """
+    check_learned_state(s.spec)
+    K = len(s.alpha_bar) - 1
+    position, known = torch.tensor([STATE]), given.tokens == STATE
+    S, begin, eta = make_schedule("full_sequence", 1, K, steps=steps), None, 0.0
+    if bool(known.any()):
+        level = int(given.k[0, known])
+        S, begin, eta = start_below(S, level), given.x[:, known.to(given.x.device)], 1.0
+    out = denoise(
+        s, given.without(STATE), position, S, causal=causal, generator=generator, eta=eta, begin=begin
+    )  # fmt: skip
+    return out.x[:, -1], out.network_evaluations
+
+
+def check_learned_state(spec: TokenSpec) -> None:
+    """Refuse layouts whose state is always given.
+
+    Raises:
+        ValueError: For the kinds ``path`` and ``bundle``.
+    """
+    if spec.kind != "interleaved":
+        raise ValueError(
+            f"{spec.kind} tokens are trained with the state given, so it cannot be estimated; use a checkpoint trained "
+            "with --tokens interleaved, or pass the observation"
+        )
+
+
 def plan_one(
-    s: Setting, walk: Walk, obs: Tensor, goal: Tensor | None, prior: Tensor | None, generator: torch.Generator | None
+    s: Setting, walk: Walk, given: Context, goal: Tensor | None, prior: Tensor | None, generator: Any
 ) -> dict[str, Any]:
     """Sample candidates for one environment and choose one.
 
     Args:
         s: Model, layout, statistics.
         walk: How to sample.
-        obs: Current observation (O,).
+        given: State, goal and history (one row), what is missing left out. A state that is not clean is sampled first,
+            once per candidate.
         goal: (G,) or None.
-        prior: States (H, O) to start from, or None.
+        prior: States (n, O) to start from, or None.
         generator: Source of noise.
     """
-    spec, S, N = s.spec, walk.S, walk.samples
-    # An unknown goal would be at level K: leaving it out is the same.
-    context = [STATE] if goal is None else [STATE, GOAL]
-    tokens = torch.tensor([*context, *range(CONTEXT, spec.plan_tokens)])
-    mask, draw = s.mask[tokens].to(s.device), normal_like(generator)
-    x = torch.zeros(N, len(tokens), spec.width, device=s.device)
-    x[:, 0, spec.obs_slice] = s.norm.obs(obs)
-    if goal is not None:
-        x[:, 1] = goal_token(spec, s.norm, goal[None])
-    future = slice(len(context), None)
-    clean = torch.zeros_like(x[:, future])
+    spec, n, calls = s.spec, walk.S.shape[1], 0
+    given = given.repeated(walk.samples)
+    if STATE not in given.tokens or (spec.kind == "interleaved" and int(given.k[0, 0]) > 0):
+        state, calls = state_samples(s, given, walk.steps, walk.causal, generator)
+        given = given.with_state(state)
+    free = CONTEXT + torch.arange(n)
+    clean = torch.zeros(walk.samples, n, spec.width, device=s.device)
     if prior is not None:
         clean[..., spec.obs_slice] = s.norm.obs(prior.to(s.device))
-    x[:, future] = add_noise(clean, S[0].expand(N, -1), draw(clean), s.alpha_bar) * mask[future]
-    full_S = torch.cat([torch.zeros(len(S), len(context), dtype=torch.int64), S], 1)
-    out = sample(
-        s.model, full_S, x, alpha_bar=s.alpha_bar, tokens=tokens, order=s.order[tokens], causal=walk.causal,
-        eta=walk.eta, hold=walk.hold, log_cost=_log_cost(s, walk.guidance, len(context)), draw=draw, mask=mask,
-        trace=walk.trace,
+    begin = noised(s, clean, free, walk.S, normal_like(generator))
+    out = denoise(
+        s, given, free, walk.S, causal=walk.causal, generator=generator, eta=walk.eta, hold=walk.hold,
+        guidance=walk.guidance, trace=walk.trace, begin=begin,
     )  # fmt: skip
-    return _choose(s, walk, out, goal, len(context), generator)
+    return _choose(s, walk, given, out, goal, calls, generator)
 
 
-def _log_cost(s: Setting, guidance: Guidance | None, context: int) -> LogCost | None:
+def _states(s: Setting, given: Context, x: Tensor) -> Tensor:
+    """Read states (..., n+1, O) in environment units from tokens (..., c+n, D) of which the first c are given.
+
+    A first state that is noisy and stays so (in layouts that do not learn it) is read as it was measured.
+    """
+    c, part = len(given.tokens), s.spec.obs_slice
+    first = given.x[:, :1, part] / s.alpha_bar[given.k[:, :1].to(s.device)].sqrt().to(given.x).unsqueeze(-1)
+    future = x[..., c:, part]
+    first = first.repeat_interleave(future.shape[-3] // len(first), 0)
+    return s.norm.obs_back(torch.cat([first.expand(*future.shape[:-2], -1, -1), future], -2))
+
+
+def _log_cost(s: Setting, guidance: Guidance | None, given: Context) -> LogCost | None:
     """Turn guidance on states in environment units into a cost of tokens."""
     if guidance is None:
         return None
     checked = guidance if isinstance(guidance, CheckedGuidance) else CheckedGuidance(guidance)
+    c = len(given.tokens)
 
     def log_cost(x0_hat: Tensor, k: Tensor) -> Tensor:
-        keep = [0, *range(context, x0_hat.shape[1])]
-        return checked(s.norm.obs_back(x0_hat[:, keep, s.spec.obs_slice]), k[keep])
+        return checked(_states(s, given, x0_hat), k[[0, *range(c, x0_hat.shape[1])]])
 
     return log_cost
 
 
 def _choose(
-    s: Setting, walk: Walk, out: Samples, goal: Tensor | None, context: int, generator: torch.Generator | None
+    s: Setting, walk: Walk, given: Context, out: Samples, goal: Tensor | None, calls: int, generator: Any
 ) -> dict[str, Any]:
     """Judge the candidates, choose one and fill in its actions."""
-    spec = s.spec
-    keep = [0, *range(context, out.x.shape[1])]
-    states = s.norm.obs_back(out.x[:, keep, spec.obs_slice])
+    spec, c = s.spec, len(given.tokens)
+    states = _states(s, given, out.x)
     arrival, possible = _judge(s, states, goal)
     columns = spec.goal_columns or tuple(range(spec.obs_dim))
     chosen = int(select(arrival[None], possible[None], states[None], columns, spec.stride))
-    calls, actions = out.network_evaluations, None
+    calls, actions = calls + out.network_evaluations, None
     if walk.actions:
-        actions = _plan_actions(s, out.x[chosen : chosen + 1, keep], walk.causal, generator)[0]
-        calls += s.action_steps if spec.kind == "path" else 0
-    trace = None if out.trace is None else s.norm.obs_back(out.trace[:, :, keep, spec.obs_slice])
+        row = slice(chosen, chosen + 1)
+        actions = _plan_actions(s, given.x[row, :1], out.x[row, c:], walk.causal, generator)[0]
+        calls += s.action_steps if spec.chunked else 0
     return {
         "states": states, "arrival": arrival, "possible": possible, "chosen": chosen, "actions": actions,
-        "calls": calls, "S": out.S, "trace": trace,
+        "calls": calls, "S": out.S, "trace": None if out.trace is None else _states(s, given, out.trace),
     }  # fmt: skip
 
 
@@ -155,32 +249,34 @@ def _judge(s: Setting, states: Tensor, goal: Tensor | None) -> tuple[Tensor, Ten
     return arrival, feasible(states, limit, arrival, spec.stride)
 
 
-def _plan_actions(s: Setting, plan: Tensor, causal: bool, generator: torch.Generator | None) -> Tensor:
-    """Denoise the actions along a clean plan (1, H+1, D): (1, H*F, A)."""
-    if s.spec.kind == "bundle":
-        return unpack_actions(s.spec, s.norm, plan[:, 1:])
-    tokens = torch.cat([torch.tensor([STATE]), CONTEXT + torch.arange(2 * s.spec.horizon)])
-    return actions_along(s, plan, tokens, s.action_steps, causal, generator)
+def _plan_actions(s: Setting, state: Tensor, plan: Tensor, causal: bool, generator: Generators) -> Tensor:
+    """Denoise the actions along a clean plan (1, n, D) from a state (1, 1, D): (1, n*F, A)."""
+    if not s.spec.chunked:
+        return unpack_actions(s.spec, s.norm, plan)
+    return actions_along(s, torch.cat([state, plan], 1), plan.shape[1], s.action_steps, causal, generator)
 
 
-def actions_along(s: Setting, x: Tensor, tokens: Tensor, steps: int, causal: bool, generator: Generators) -> Tensor:
-    """Denoise the action tokens that follow clean tokens.
+def actions_along(s: Setting, states: Tensor, chunks: int, steps: int, causal: bool, generator: Generators) -> Tensor:
+    """Denoise action tokens, given clean states: the inverse-dynamics question.
 
     Args:
         s: Model, layout, statistics.
-        x: Clean normalised tokens (B, n, D).
-        tokens: int64 (n + c,), their positions, then those of the c action tokens.
+        states: Normalised tokens (B, 1 + n, D), the state and n future ones.
+        chunks: How many chunks to denoise, 1..n.
         steps: Reverse steps, 1..K.
-        causal: Causal or full attention.
+        causal: Causal or full attention; interleaved tokens need full, since a chunk comes before what it leads to.
         generator: Source of noise.
 
     Returns:
-        Actions (B, c*F, A), environment units.
+        Actions (B, chunks*F, A), environment units.
     """
+    n = states.shape[1] - 1
+    tokens = torch.cat([torch.tensor([STATE]), CONTEXT + torch.arange(n), s.spec.plan_tokens + torch.arange(chunks)])
     ladder = make_schedule("full_sequence", 1, len(s.alpha_bar) - 1, steps=steps)[:, 0]
     mask, draw = s.mask.to(s.device), normal_like(generator)
-    chunks = denoise_actions(s.model, x, tokens, ladder, s.alpha_bar, mask=mask, causal=causal, draw=draw)
-    return unpack_actions(s.spec, s.norm, chunks)
+    causal = causal and s.spec.kind == "path"
+    found = denoise_actions(s.model, states, tokens, ladder, s.alpha_bar, mask=mask, causal=causal, draw=draw)
+    return unpack_actions(s.spec, s.norm, found)
 
 
 def join(s: Setting, rows: list[dict[str, Any]], goal: Tensor | None, seconds: float) -> Plan:

@@ -258,6 +258,8 @@ def _take_row(
         present &= present_tokens(k, k_next, setting.order, K, setting.causal)
     newly = settled & present
     index = present.nonzero().squeeze(1)
+    if not len(index):  # everybody waits at level K
+        return
     if bool(newly.any()):
         index = index[torch.argsort(setting.order[index] * 2 + (~newly[index]).long(), stable=True)]
     keep = int(newly.sum())

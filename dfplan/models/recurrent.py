@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dfplan.layout import Layout, is_open_ended
 from dfplan.models.base import Cond
-from dfplan.models.embedding import check_sizes, level_features
+from dfplan.models.embedding import check_sizes, distinct_levels, level_features
 from dfplan.noise import alpha_bar_table, check_levels, to_x0
 
 
@@ -135,7 +135,8 @@ class RecurrentDenoiser(nn.Module):
         """Embed tokens, levels and positions, (B, n, C); content at level K is left out."""
         known = (k < self.levels).unsqueeze(-1) & self._columns(positions)
         where = self.position if self.open_ended else self.position[positions]
-        scale, shift = self.level(level_features(self.levels, self.device, self.position.dtype))[k].chunk(2, -1)
+        found, at = distinct_levels(k, self.levels)
+        scale, shift = self.level(level_features(found, self.levels, self.position.dtype))[at].chunk(2, -1)
         h = self.content(torch.where(known, x, torch.zeros_like(x))) + where
         mixed: Tensor = self.mix(nn.functional.silu(h * (1 + scale) + shift))
         return mixed

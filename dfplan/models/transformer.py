@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dfplan.errors import unknown_name
 from dfplan.layout import Layout, is_open_ended
 from dfplan.models.base import Cond
-from dfplan.models.embedding import PREDICTIONS, check_sizes, level_features, rotate
+from dfplan.models.embedding import PREDICTIONS, check_sizes, distinct_levels, level_features, rotate, turns
 from dfplan.noise import alpha_bar_table, check_levels, to_x0
 
 POSITIONS = ("learned", "rotary")
@@ -143,17 +143,17 @@ class Block(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(
-        self, h: Tensor, levels: Tensor, one_hot: Tensor, mask: Tensor, turn: Tensor | None,
+        self, h: Tensor, levels: Tensor, one_hot: Tensor, mask: Tensor, turn: tuple[Tensor, Tensor] | None,
         past: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # fmt: skip
         """Update the residual stream (B, n, C).
 
         Args:
             h: (B, n, C).
-            levels: (K+1, C), all levels embedded.
-            one_hot: (B, n, K+1), picks a level per token.
+            levels: (U, C), the levels that occur, embedded.
+            one_hot: (B, n, U), picks a level per token.
             mask: Who looks at whom, the remembered tokens first.
-            turn: Positions for rotary attention, or None.
+            turn: Cosines and sines of rotary positions, or None.
             past: Keys and values of the remembered tokens, or None.
 
         Returns:
@@ -258,11 +258,13 @@ class TransformerDenoiser(nn.Module):
         self, h: Tensor, k: Tensor, mask: Tensor, positions: Tensor, memory: KeyValues | None
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Send the stream through all blocks; returns the raw output and each block's keys and values."""
-        levels = self.level(level_features(self.levels, self.device, self.position.dtype))
-        one_hot = F.one_hot(k, self.levels + 1).to(h.dtype)  # a product is faster than a gather, forwards and backwards
-        turn = None
+        found, where = distinct_levels(k, self.levels)
+        levels = self.level(level_features(found, self.levels, self.position.dtype))
+        one_hot = F.one_hot(where, len(found)).to(h.dtype)  # a product is faster than a gather, forwards and backwards
+        turn: tuple[Tensor, Tensor] | None = None
         if self.config.positions == "rotary":
-            turn = positions if self.open_ended else self.order[positions]
+            where = positions if self.open_ended else self.order[positions]
+            turn = turns(where, h.shape[-1] // self.config.heads, h.dtype)
         kept = []
         for i, block in enumerate(self.blocks):
             h, own = block(h, levels, one_hot, mask, turn, None if memory is None else memory.layers[i])

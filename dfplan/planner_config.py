@@ -1,0 +1,58 @@
+"""Defaults of a planner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from dfplan.errors import unknown_name
+from dfplan.training import PRECISIONS
+
+ATTENTIONS = ("causal", "full")
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """Default arguments of `DFPlanner.plan`.
+
+    Attributes:
+        samples: N, candidates per environment.
+        schedule: Name of the scheduling matrix.
+        slope: Slope of the zig-zag, rows per token.
+        steps: Reverse steps per token.
+        attention: ``"causal"`` or ``"full"``.
+        warm_level: Share of K at which a warm-started plan begins.
+        goal_radius: Radius of the goal disc, environment units.
+        action_steps: Reverse steps for action tokens.
+        precision: ``"auto"`` (bf16 where the processor has it), ``"fp32"`` or ``"bf16"``.
+    """
+
+    samples: int = 16
+    schedule: str = "pyramid"
+    slope: float = 1.0
+    steps: int = 20
+    attention: str = "causal"
+    warm_level: float = 0.5
+    goal_radius: float = 0.5
+    action_steps: int = 1
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.attention not in ATTENTIONS:
+            raise unknown_name("attention", self.attention, ATTENTIONS)
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
+        for name in ("samples", "steps", "action_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.warm_level <= 1:
+            raise ValueError(f"warm_level must lie in (0, 1], got {self.warm_level}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PlannerConfig:
+        """Build from a dictionary; an unknown entry is an error that names the nearest one."""
+        names = [f.name for f in fields(cls)]
+        for key in values:
+            if key not in names:
+                raise unknown_name("planner option", key, names)
+        return cls(**values)
