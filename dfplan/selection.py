@@ -128,9 +128,8 @@ class Judge:
             raise ValueError(f"a score must return one number per candidate, ({len(x)},), got {tuple(value.shape)}")
         if possible.shape != x.shape[:1]:
             raise ValueError(f"feasibility needs one bool per candidate, ({len(x)},), got {tuple(possible.shape)}")
-        return value.cpu().double().nan_to_num(
-            nan=float("-inf"), posinf=float("inf"), neginf=float("-inf")
-        ), possible.cpu()
+        value = torch.where(value.isnan(), float("-inf"), value.double())
+        return value.cpu(), possible.cpu()
 
 
 def best(value: Tensor, possible: Tensor) -> int:
