@@ -61,14 +61,15 @@ def turns(positions: Tensor, channels: int, dtype: torch.dtype) -> tuple[Tensor,
     Args:
         positions: int64 (n,) or (B, n).
         channels: c, even.
-        dtype: Of the result.
+        dtype: Of the result; the angles are float64 for float64 and float32 for everything else.
 
     Returns:
         Two tensors (n, c/2), or (B, 1, n, c/2).
     """
     half = channels // 2
-    rate = ROTARY_BASE ** (-torch.arange(half, device=positions.device, dtype=torch.float32) / half)
-    angle = positions.float().unsqueeze(-1) * rate
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    rate = ROTARY_BASE ** (-torch.arange(half, device=positions.device, dtype=exact) / half)
+    angle = positions.to(exact).unsqueeze(-1) * rate
     if angle.ndim == 3:
         angle = angle.unsqueeze(1)
     return angle.cos().to(dtype), angle.sin().to(dtype)

@@ -145,7 +145,7 @@ class RecurrentDenoiser(nn.Module):
         """Walk the chain up to the last token that matters; returns all latents (B, L+1, C) and the first place."""
         places, leaf = self._places(positions)
         begin = 0 if memory is None else memory.next
-        if bool((places[~leaf] < begin).any()):
+        if bool((places < begin).any()):
             raise ValueError("a token lies before those that are remembered; pass tokens in causal order")
         end = int(torch.where(leaf, places, places + 1).max())
         B, L = len(x), max(0, end - begin)
@@ -176,6 +176,8 @@ class RecurrentDenoiser(nn.Module):
             positions = cond.tokens.to(x.device)
         elif self.open_ended:
             positions = (0 if cond.memory is None else cond.memory.next) + torch.arange(x.shape[1], device=x.device)
+        elif cond.memory is not None:
+            raise ValueError("after a memory name the tokens of this layout; pass cond.tokens")
         else:
             positions = torch.arange(self.spec.tokens, device=x.device)
         if positions.shape[-1] != x.shape[1]:

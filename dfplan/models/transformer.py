@@ -84,7 +84,7 @@ class KeyValues:
     @property
     def next(self) -> int:
         """Position that follows the last remembered token."""
-        return int(self.positions[-1]) + 1 if len(self) else 0
+        return int(self.positions.max()) + 1 if len(self) else 0
 
     def repeat(self, n: int) -> KeyValues:
         """Return the memory of a batch in which every sample is repeated ``n`` times in a row."""
@@ -241,6 +241,8 @@ class TransformerDenoiser(nn.Module):
         itself = torch.eye(n, dtype=torch.bool, device=k.device)
         seen = (self.may_see(positions, positions, cond.causal) & (k < self.levels).unsqueeze(-2)) | itself
         if cond.memory is not None:
+            if bool(self.may_see(cond.memory.positions, positions, True).any()):
+                raise ValueError("a token lies before those that are remembered; pass tokens in causal order")
             past = self.may_see(positions, cond.memory.positions, cond.causal) & cond.memory.visible.unsqueeze(-2)
             seen = torch.cat([past.expand(len(k), n, -1), seen.expand(len(k), n, n)], -1)
         return seen.unsqueeze(1)
@@ -283,8 +285,10 @@ class TransformerDenoiser(nn.Module):
             positions = cond.tokens.to(x.device)
         elif self.open_ended:
             positions = begin + torch.arange(x.shape[1], device=x.device)
+        elif cond.memory is not None:
+            raise ValueError("after a memory name the tokens of this layout; pass cond.tokens")
         else:
-            positions = torch.arange(begin, self.spec.tokens, device=x.device)
+            positions = torch.arange(self.spec.tokens, device=x.device)
         if x.shape[1] != positions.shape[-1]:
             raise ValueError(
                 f"x holds {x.shape[1]} tokens but cond.tokens names {positions.shape[-1]}; name each token present"
@@ -312,9 +316,10 @@ class TransformerDenoiser(nn.Module):
         both, levels = torch.cat([positions, positions], -1), torch.cat([clean_k, k], 1)
         itself = torch.eye(n, dtype=torch.bool, device=x.device)
         rule = self.may_see(positions, positions, True).expand(len(x), n, n)
-        seen = rule & (clean_k < self.levels).unsqueeze(-2) & ~itself
+        seen = rule & (clean_k < self.levels).unsqueeze(-2)
+        before = seen & ~rule.transpose(-1, -2)  # one that sees this token knows what it is like without noise
         top = torch.cat([seen | itself, torch.zeros_like(seen)], -1)
-        bottom = torch.cat([seen, itself.expand_as(seen)], -1)
+        bottom = torch.cat([before, itself.expand_as(seen)], -1)
         h = self._embed(torch.cat([clean, x], 1), levels, both, True)
         output, _ = self._run(h, levels, torch.cat([top, bottom], 1).unsqueeze(1), both, None)
         return output[:, n:].to(x.dtype)

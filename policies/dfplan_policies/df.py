@@ -10,7 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from dfplan.context import level_of_noise
+from dfplan_policies.belief import Belief, Believer
 from dfplan_policies.executors import Executor, make_executor
+from dfplan_policies.past import Past
 from dfplan_policies.per_environment import PerEnvironmentPolicy, PolicyState
 from dfplan_policies.plans import PlanView, Telemetry
 from dfplan_policies.protocol import FloatArray
@@ -53,7 +56,8 @@ class DFMemory:
         settled: Whether the goal is reached and held.
         sticks: Plans in a row that could not be followed.
         blocked: Places (2,) that the ball has run up against in this episode.
-        action_evaluations: Network calls for actions.
+        action_evaluations: Network calls for actions and for states that are not measured.
+        past: What was observed and done; kept only if the planner's layout has use for it.
     """
 
     episode: int
@@ -67,6 +71,7 @@ class DFMemory:
     sticks: int = 0
     blocked: tuple[FloatArray, ...] = ()
     action_evaluations: int = 0
+    past: Past | None = None
 
 
 class DFPolicy(PerEnvironmentPolicy[DFMemory]):
@@ -82,6 +87,10 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         warm_start: Whether a routine re-plan starts from the shifted previous plan.
         keep_shorter: Whether a routine re-plan is dropped if the plan in use is nearer to the goal.
         action_steps: Denoising steps for the actions of ``diffused_actions``; the planner's default if None.
+        obs_noise: Standard deviation of the sensor's Gaussian noise in environment units, a number or (O,); with a
+            checkpoint of interleaved tokens an observation may also be missing (all NaN).
+        history: Whether the planner is told what came before, if its layout has a history.
+        trust: Share of K at which a plan takes a state that was imagined because its observation is missing.
         **plan_options: Passed to ``planner.plan``: ``samples``, ``schedule``, ``slope``, ``steps``, ``attention``,
             ``eta``, ``hold``, ``guidance``.
 
@@ -101,6 +110,9 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         warm_start: bool = False,
         keep_shorter: bool = False,
         action_steps: int | None = None,
+        obs_noise: Any = None,
+        history: bool = True,
+        trust: float = 0.05,
         **plan_options: Any,
     ) -> None:
         samples = plan_options.pop("samples", None)
@@ -122,6 +134,8 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         self.action_steps = action_steps
         self.samples = samples
         self.plan_options = plan_options
+        self.believer = _believer(planner, obs_noise, history, trust)
+        self.accepts_missing = self.believer is not None and self.believer.planner.spec.kind == "interleaved"
 
     def begin(self, episode: int) -> DFMemory:
         """Return an empty memory."""
@@ -133,16 +147,30 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
 
     def act(self, memory: DFMemory, observation: FloatArray, goal: FloatArray | None) -> tuple[FloatArray, DFMemory]:
         """Act in one environment."""
+        memory, belief = self._believe(memory, observation)
         if self._is_due(memory, goal):
-            memory = self._replan(memory, observation, goal, stuck=False)
-        memory, outcome = self._execute(memory, observation)
+            memory = self._replan(memory, belief, goal, stuck=False)
+        memory, outcome = self._execute(memory, belief.state)
         if outcome.stuck:
             if outcome.blocked is not None:
                 memory = replace(memory, blocked=(*memory.blocked, outcome.blocked))
-            memory = self._replan(memory, observation, goal, stuck=True)
-            memory, outcome = self._execute(memory, observation)
-        memory = replace(memory, step=memory.step + 1, track=outcome.track, settled=outcome.settled)
+            memory = self._replan(memory, belief, goal, stuck=True)
+            memory, outcome = self._execute(memory, belief.state)
+        past = memory.past
+        if past is not None and self.believer is not None:
+            past = past.after(observation, np.clip(outcome.action, -1.0, 1.0), self.believer.needed)
+        memory = replace(memory, step=memory.step + 1, track=outcome.track, settled=outcome.settled, past=past)
         return outcome.action, memory
+
+    def _believe(self, memory: DFMemory, observation: FloatArray) -> tuple[DFMemory, Belief]:
+        """Find out where the ball is; without a layout that needs it, where it was measured."""
+        if self.believer is None:
+            return memory, Belief(observation, observation, 0)
+        past = memory.past
+        if past is None:
+            past = Past.empty(len(observation), self.believer.planner.spec.act_dim)
+        belief = self.believer.believe(past, observation, self._generator(memory))
+        return replace(memory, past=past, action_evaluations=memory.action_evaluations + belief.calls), belief
 
     def _is_due(self, memory: DFMemory, goal: FloatArray | None) -> bool:
         """Tell whether a routine plan is due: at the start, when the goal has moved, every ``replan_every`` steps."""
@@ -168,7 +196,7 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         clipped: FloatArray = np.clip(_numpy(actions)[0], -1.0, 1.0)
         return clipped
 
-    def _replan(self, memory: DFMemory, observation: FloatArray, goal: FloatArray | None, *, stuck: bool) -> DFMemory:
+    def _replan(self, memory: DFMemory, belief: Belief, goal: FloatArray | None, *, stuck: bool) -> DFMemory:
         """Make a plan and start to follow it, unless the one in use is nearer to the goal and that is wanted."""
         sticks = memory.sticks + 1 if stuck else 0
         samples = self.samples * min(MOST_SAMPLES, 2 ** max(0, sticks - 1))
@@ -177,7 +205,9 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         if self.warm_start and memory.raw is not None and usable:
             options |= {"warm_start": memory.raw[0], "elapsed": torch.tensor([memory.step - memory.raw[1]])}
         row_goal = None if goal is None else _row(goal)
-        plan = self.planner.plan(_row(observation), row_goal, generator=self._generator(memory)(), **options)
+        if self.believer is not None and memory.past is not None:
+            options |= {"obs_level": belief.level, "history": self.believer.history(memory.past)}
+        plan = self.planner.plan(_row(belief.shown), row_goal, generator=self._generator(memory)(), **options)
         chosen = choose_free(plan, memory.blocked)
         view = view_plan(plan, goal, memory.step, stuck, chosen)
         track, raw = self.executor.start(view), (plan, memory.step) if self.warm_start else None
@@ -206,6 +236,22 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
             return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
 
         return make
+
+
+def _believer(planner: Any, obs_noise: Any, history: bool, trust: float) -> Believer | None:
+    """Make what estimates states, if the layout or the sensor calls for it.
+
+    Raises:
+        ValueError: If ``trust`` is out of range.
+    """
+    if not 0 <= trust <= 1:
+        raise ValueError(f"trust is a share of K and must lie in [0, 1], got {trust}")
+    spec = getattr(planner, "spec", None)
+    if spec is None or (spec.kind != "interleaved" and obs_noise is None):
+        return None
+    noise = 0.0 if obs_noise is None else obs_noise
+    level = int(level_of_noise(spec, planner.norm, planner.checkpoint.model.alpha_bar, noise, 1)[0])
+    return Believer(planner, level, round(trust * planner.levels), history)
 
 
 def _goal_moved(memory: DFMemory, goal: FloatArray | None) -> bool:
