@@ -36,6 +36,12 @@ def generators(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(s) for s in seeds]
 
 
+def reaching(times: float) -> DFPlanner:
+    """Build the planner with other limits of what is feasible."""
+    norm = replace(PLANNER.norm, max_move=times * PLANNER.norm.max_move)
+    return DFPlanner(replace(PLANNER.checkpoint, norm=norm))
+
+
 def score(states: Tensor) -> Tensor:
     return -((states[:, -1, 0] - 0.3) ** 2)
 
@@ -61,9 +67,7 @@ def search(*seeds: int, pick: slice = slice(None), planner: DFPlanner = PLANNER,
 @pytest.mark.parametrize("reach", [2.0, 1e-3])
 def test_the_score_chooses(reach: float) -> None:
     # Catches: a score that is ignored or minimised, an infeasible choice, the score of another candidate.
-    norm = replace(PLANNER.norm, max_move=reach * PLANNER.norm.max_move)
-    planner = DFPlanner(replace(PLANNER.checkpoint, norm=norm))
-    p, usual = (plan(1, 2, 3, planner=planner, samples=10, score=s) for s in (score, None))
+    p, usual = (plan(1, 2, 3, planner=reaching(reach), samples=10, score=s) for s in (score, None))
     if reach == 2.0:
         assert 0 < int(p.feasible.sum()) < 30
     assert torch.equal(p.candidates, usual.candidates) and torch.equal(p.feasible, usual.feasible)
@@ -144,21 +148,25 @@ def test_a_search_returns_its_best_plans(kind: str) -> None:
 
 
 def test_the_usual_order_holds_without_a_score() -> None:
-    # Catches: a search that ranks by something else than arrival; a score of its own units.
-    p = search(1, 2, 3, expansions=20)
-    assert p.candidates.shape[1] == PLANNER.config.samples == 3
-    assert torch.equal(p.score, -p.arrival_steps[:, 0])
-    ranks = [[(not f, a) for f, a in zip(fs, arr, strict=True)] for fs, arr in
-             zip(p.feasible.tolist(), p.arrival_steps.tolist(), strict=True)]  # fmt: skip
-    assert all(row == sorted(row) for row in ranks)
+    # Catches: a search that ranks by something else than feasibility and arrival; a score of its own units.
+    p = search(1, 2, 3, planner=reaching(2.0), samples=20, expansions=20)
+    assert p.candidates.shape[1] == 20 and torch.equal(p.score, -p.arrival_steps[:, 0])
+    assert 0 < int(p.feasible.sum()) < 60
+    for possible, arrival in zip(p.feasible.tolist(), p.arrival_steps.tolist(), strict=True):
+        rank = [(not possible[i], arrival[i]) for i in range(20)]
+        assert rank == sorted(rank)
+    assert search(1, 2, 3, expansions=20).candidates.shape[1] == PLANNER.config.samples == 3
 
 
-def test_one_child_with_its_parents_noise_is_a_plan() -> None:
-    # Catches: guidance, context, schedule, goal or noise that differ from those of `plan`.
-    for planner in KINDS.values():
-        options: dict[str, Any] = {"guidance": GUIDANCE, "slope": 3.0, "planner": planner, "samples": 1}
-        tree = search(1, 2, 3, **{**options, "scales": (1.0,), "expansions": 1, "block": 9, "renew": False})
-        torch.testing.assert_close(tree.candidates, plan(1, 2, 3, **options).candidates, atol=1e-3, rtol=1e-3)
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("warm", [False, True])
+def test_one_child_with_its_parents_noise_is_a_plan(kind: str, warm: bool) -> None:
+    # Catches: guidance, context, schedule, goal, noise or a warm start that differ from those of `plan`.
+    options: dict[str, Any] = {"guidance": GUIDANCE, "slope": 3.0, "planner": KINDS[kind], "samples": 1}
+    if warm:
+        options |= {"warm_start": plan(4, 5, 6, planner=KINDS[kind]), "elapsed": 4}
+    tree = search(1, 2, 3, **{**options, "scales": (1.0,), "expansions": 1, "block": 9, "renew": False})
+    torch.testing.assert_close(tree.candidates, plan(1, 2, 3, **options).candidates, atol=1e-3, rtol=1e-3)
 
 
 def test_an_environment_searches_alone() -> None:
@@ -188,19 +196,15 @@ def test_the_budget_of_a_search_is_shared() -> None:
     assert [len(row["states"]) for row in dfplan.searching._equally_many(rows)] == [2, 2, 2]
 
 
-def test_warm_starts_and_missing_states() -> None:
-    # Catches: a warm plan that is drawn anew, a missing state taken for zeros.
-    first = plan(1, 2, 3)
-    warm = search(1, 2, 3, warm_start=first, elapsed=3, scales=(0.0,), expansions=2)
-    again = search(7, 8, 9, warm_start=first, elapsed=3, scales=(0.0,), expansions=2, renew=True)
-    cold = search(1, 2, 3, scales=(0.0,), expansions=2)
-    near = (warm.candidates[:, 0] - again.candidates[:, 0]).abs().mean()
-    assert float(near) < float((warm.candidates[:, 0] - cold.candidates[:, 0]).abs().mean())
+def test_a_missing_state_is_sampled() -> None:
+    # Catches: a missing state taken for zeros or for what was passed; a matrix of one's own that is refused.
     planner = KINDS["interleaved"]
-    missing = search(1, 2, 3, planner=planner, obs_level=planner.levels)
-    assert not torch.allclose(missing.observations[:, 0], situation()[0], atol=0.1)
     S = make_schedule("autoregressive", 5, planner.levels, steps=2)
-    assert search(1, 2, 3, planner=planner, schedule=S, slope=1.0).candidates.shape == (3, 3, 6, 4)
+    missing = search(1, 2, 3, planner=planner, obs_level=planner.levels, schedule=S)
+    zeros = planner.norm.obs_back(torch.zeros(4))
+    for other in (situation()[0], zeros.expand(3, 4)):
+        assert not torch.allclose(missing.observations[:, 0], other, atol=0.1)
+    assert torch.equal(missing.candidates[:, 0, 0], missing.candidates[:, -1, 0])
 
 
 def test_bad_input_is_refused() -> None:
