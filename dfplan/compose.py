@@ -41,7 +41,8 @@ class ComposedDenoiser:
         weights: h weights; they need not sum to 1.
         alpha_bar: Table (K+1,) of the model.
         noise: (1 or B, c, D) standard normal noise for levels between 0 and K, the same in every call so that all rows
-            of one sampling run see the same history; `with_noise` draws it.
+            of one sampling run see the same history; `with_noise` draws it. If the batch is n times as large (futures
+            of Monte Carlo Guidance), n rows in a row share it.
     """
 
     model: Denoiser
@@ -112,9 +113,13 @@ class ComposedDenoiser:
             raise ValueError("a history between levels 0 and K needs noise; use with_noise(x, normal_like(generator))")
         noise = torch.zeros_like(x)
         if self.noise is not None:
-            if len(self.noise) not in (1, len(x)):
-                raise ValueError(f"noise must have batch 1 or {len(x)}, got {len(self.noise)}; draw it for this batch")
-            table = torch.cat([self.noise.to(x), torch.zeros_like(self.noise[:, :1]).to(x)], 1).expand(len(x), -1, -1)
+            if len(x) % len(self.noise):
+                raise ValueError(
+                    f"noise must have batch 1 or {len(x)}, or a divisor of it, got {len(self.noise)}; "
+                    "draw it for this batch"
+                )
+            table = torch.cat([self.noise.to(x), torch.zeros_like(self.noise[:, :1]).to(x)], 1)
+            table = table.repeat_interleave(len(x) // len(self.noise), 0)
             index = slot.expand(k.shape) % table.shape[1]
             noise = table.gather(1, index.unsqueeze(-1).expand(x.shape))
         moved = noise_further(x, k, shown, noise, self.alpha_bar)

@@ -79,7 +79,7 @@ class Row:
 
 def expected_gradient(
     predict: Predict, value: Callable[[Tensor], Tensor], row: Row, config: MonteCarlo, draw: Draw
-) -> tuple[Tensor, int]:
+) -> tuple[Tensor, int, int]:
     """Estimate ``grad_{x_t} E[log c(futures)]`` for every token of a row.
 
     Args:
@@ -90,22 +90,36 @@ def expected_gradient(
         draw: Source of noise.
 
     Returns:
-        The gradient (B, n, D), and how often the network was called.
+        The gradient (B, n, D), how often the network was called, and with how many copies of every sample.
     """
     K = len(row.alpha_bar) - 1
     if config.scope == "resample":
-        return _resampled(predict, value, row, config, draw), 1
+        return _resampled(predict, value, row, config, draw), 1, config.samples
     band = ((row.k > 0) & (row.k < K) & row.finish).nonzero().squeeze(1)
     gradient = torch.zeros_like(row.x)
     if not len(band):
-        return gradient, 0
+        return gradient, 0, 0
     n = len(row.k)
     if config.scope == "token":
         drawn = (row.order[None, :] > row.order[band][:, None]) & row.finish[None, :]
         own = torch.zeros(len(band), n, dtype=torch.bool).index_put((torch.arange(len(band)), band), torch.tensor(True))
     else:
         drawn, own = ((row.k == K) & row.finish)[None, :], torch.ones(1, n, dtype=torch.bool)
-    return _drawn(predict, value, row, config, draw, drawn, own), config.steps
+    gradient = _drawn(predict, value, row, config, draw, drawn, own)
+    return gradient, config.steps, len(drawn) * config.samples
+
+
+def _noise(row: Row, tokens: Tensor, repeats: int, draw: Draw) -> Tensor:
+    """Draw noise (B, repeats, n, D) for the tokens bool (n,) that need it, in causal order, and 0 for the others.
+
+    So the numbers do not depend on which other tokens are there (they may have been remembered and left behind).
+    """
+    B, n, D = row.x.shape
+    index = tokens.nonzero().squeeze(1)
+    index = index[torch.argsort(row.order[index], stable=True)]
+    drawn = draw(row.x.new_zeros(B, repeats * len(index), D)).reshape(B, repeats, len(index), D)
+    where = index.to(row.x.device)
+    return row.x.new_zeros(B, repeats, n, D).index_copy(2, where, drawn) * row.mask.to(row.x)
 
 
 def _drawn(
@@ -120,7 +134,7 @@ def _drawn(
     with torch.enable_grad():
         leaf = row.x.detach().requires_grad_(True)
         kept = torch.where(own, leaf[:, None, None], leaf.detach()[:, None, None])
-        noise = draw(row.x.new_zeros(B, G * N * n, D)).reshape(B, G, N, n, D) * row.mask.to(row.x)
+        noise = _noise(row, drawn.any(0), G * N, draw).reshape(B, G, N, n, D)
         x = torch.where(future, noise, kept.expand(B, G, N, n, D)).reshape(B * G * N, n, D)
         levels = row.k.to(device).expand(G, n)
         ladder = [round(K * (config.steps - j) / config.steps) for j in range(config.steps + 1)]
@@ -144,7 +158,7 @@ def _resampled(predict: Predict, value: Callable[[Tensor], Tensor], row: Row, co
     with torch.enable_grad():
         leaf = row.x.detach().requires_grad_(True)
         x = leaf.repeat_interleave(N, 0)
-        noise = draw(row.x.new_zeros(B, N * n, D)).reshape(B * N, n, D) * row.mask.to(row.x)
+        noise = _noise(row, (row.k > 0) & row.finish, N, draw).reshape(B * N, n, D)
         k_from, k_to = row.k.to(row.x.device).expand(B * N, n), up.expand(B * N, n)
         noised = noise_further(x, k_from, k_to, noise, row.alpha_bar)
         x = torch.where((k_to > k_from).unsqueeze(-1), noised, x)

@@ -33,6 +33,7 @@ from dfplan.planner_inputs import (
 from dfplan.planning import Setting, Walk, join, plan_one
 from dfplan.questions import Trajectories
 from dfplan.schedule import make_schedule, start_below
+from dfplan.steering import Steering
 from dfplan.training import use_bf16
 
 
@@ -100,6 +101,7 @@ class DFPlanner:
         eta: float = 0.0,
         hold: str = "copy",
         guidance: Guidance | None = None,
+        steering: Steering | None = None,
         generator: Generators = None,
         warm_start: Plan | None = None,
         elapsed: Any = 0,
@@ -125,6 +127,7 @@ class DFPlanner:
             eta: 0 (DDIM) to 1 (DDPM).
             hold: What happens to a token that keeps its level in a row: ``"copy"`` or ``"resample"``.
             guidance: ``log_c(states (N, H+1, O), k (H+1,)) -> (N,)`` in environment units.
+            steering: How guidance acts: Monte Carlo Guidance, a learned return, weights; see `Steering`.
             generator: One for all, or one per environment; None is torch's global one.
             warm_start: An earlier plan of the same environments; it is shifted, re-noised part of the way and denoised
                 again.
@@ -159,7 +162,7 @@ class DFPlanner:
         generators = share_generators(generator, B)
         priors = warm_states(spec, warm_start, elapsed, B, n)
         setting = self._setting()
-        walk = Walk(N, S, rows_per_token, causal, eta, hold, guidance, actions, trace)
+        walk = Walk(N, S, rows_per_token, causal, eta, hold, guidance, steering or Steering(), actions, trace)
         rows = [
             plan_one(
                 setting, walk, given.row(b, self.levels), None if goals is None else goals[b],

@@ -18,6 +18,7 @@ from dfplan.planner_inputs import Generators
 from dfplan.sampler import LogCost, Samples, sample
 from dfplan.schedule import make_schedule, start_below
 from dfplan.selection import arrival_steps, feasible, select
+from dfplan.steering import Steering
 from dfplan.tokens import CONTEXT, STATE, Normalizer, TokenSpec, unpack_actions
 
 
@@ -60,6 +61,7 @@ class Walk:
         eta: 0 (DDIM) to 1 (DDPM).
         hold: ``"copy"`` or ``"resample"``.
         guidance: In environment units, or None.
+        steering: How guidance acts.
         actions: Whether to fill in the actions along the selected plan.
         trace: Whether to keep all candidates after every row.
     """
@@ -71,6 +73,7 @@ class Walk:
     eta: float
     hold: str
     guidance: Guidance | None
+    steering: Steering
     actions: bool
     trace: bool
 
@@ -78,6 +81,7 @@ class Walk:
 def denoise(
     s: Setting, given: Context, free: Tensor, S: Tensor, *, causal: bool, generator: Generators, eta: float = 0.0,
     hold: str = "copy", guidance: Guidance | None = None, trace: bool = False, begin: Tensor | None = None,
+    steering: Steering | None = None,
 ) -> Samples:  # fmt: skip
     """Denoise free tokens, given others at constant levels.
 
@@ -93,20 +97,23 @@ def denoise(
         guidance: In environment units, or None.
         trace: Whether to keep the tokens after every row.
         begin: Free tokens (B, f, D) at the levels of the first row; noised zeros if None.
+        steering: How guidance acts.
 
     Returns:
         `Samples` of the given and then the free tokens.
     """
-    c, draw = len(given.tokens), normal_like(generator)
+    c, draw, steer = len(given.tokens), normal_like(generator), steering or Steering()
     tokens, level = torch.cat([given.tokens, free]), given.k[0]
     mask = s.mask[tokens].to(s.device)
     if begin is None:
         begin = noised(s, torch.zeros(len(given.x), len(free), s.spec.width, device=s.device), free, S, draw)
     walked = torch.cat([level.expand(len(S), -1), S], 1)
     return sample(
-        s.model, walked, torch.cat([given.x, begin], 1), alpha_bar=s.alpha_bar, tokens=tokens, order=s.order[tokens],
+        steer.denoiser(s.model, s.alpha_bar), walked, torch.cat([given.x, begin], 1), alpha_bar=s.alpha_bar,
+        tokens=tokens, order=s.order[tokens],
         causal=causal, eta=eta, hold=hold, log_cost=_log_cost(s, guidance, given), draw=draw, mask=mask, trace=trace,
-        finish=torch.arange(len(tokens)) >= c,
+        finish=torch.arange(len(tokens)) >= c, monte_carlo=steer.monte_carlo,
+        noisy_log_cost=steer.noisy_log_cost(tokens), scales=steer.scales_of(len(given.x)),
     )  # fmt: skip
 
 
@@ -186,7 +193,7 @@ def plan_one(
     begin = noised(s, clean, free, walk.S, normal_like(generator))
     out = denoise(
         s, given, free, walk.S, causal=walk.causal, generator=generator, eta=walk.eta, hold=walk.hold,
-        guidance=walk.guidance, trace=walk.trace, begin=begin,
+        guidance=walk.guidance, trace=walk.trace, begin=begin, steering=walk.steering,
     )  # fmt: skip
     return _choose(s, walk, given, out, goal, calls, generator)
 

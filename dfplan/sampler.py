@@ -173,8 +173,10 @@ def sample(
         cache: Whether tokens that no longer change are remembered by the denoiser instead of computed again (with
             causal attention and a denoiser that can); for tests, since it changes nothing but time.
         commit: What is remembered of a token: ``"clean"``, the finished token at level 0; ``"noisy"``, the token as it
-            went into its last reverse step, labelled with that level. The latter is the paper's one pass per row, and
-            its stabilisation: what is generated is never trusted entirely.
+            went into the last row in which it or one before it moved, labelled with its level there (for a token that
+            is not finished before the others that is its last reverse step). The latter is the paper's one pass per
+            row, and its stabilisation: what is generated is never trusted entirely. Later tokens then see nothing
+            else, with or without ``cache``.
         keep_memory: Whether to return the memory of all tokens.
         skip: Leave out idle tokens; for tests, since it changes nothing but time.
         trace: Keep the tokens after every row.
@@ -192,6 +194,8 @@ def sample(
     finish = torch.as_tensor(finish).expand(S.shape[-1])
     check_schedule(S, K, finish=finish)
     _check(S, x, tokens, hold, commit, draw, eta, monte_carlo, scales)
+    if commit == "noisy" and hold != "copy":
+        raise ValueError(f"commit='noisy' needs hold='copy', got {hold!r}; a held token is noised again and again")
     if hold == "copy":
         S = drop_idle_rows(S)
     remembering = causal and hasattr(model, "advance")
@@ -203,11 +207,8 @@ def sample(
         column_mask,
     )  # fmt: skip
     settled = torch.full_like(S[0], len(S))
-    if remembering and (cache or keep_memory) and hold == "copy":
-        settled = settled_rows(S, order, K)
-        if commit == "noisy":
-            moved = (S[0] != S[-1]) & (settled <= len(S) - 1)
-            settled = torch.where(moved, settled - 1, settled)
+    if remembering and (cache or keep_memory or commit == "noisy") and hold == "copy":
+        settled = settled_rows(S, order, K) - int(commit == "noisy")
     walk = _Walk(x, memory, torch.zeros_like(finish), x.clone())
     history = [x] if trace else []
     for m in range(len(S) - 1):
@@ -257,6 +258,8 @@ def _take_row(
         present &= present_tokens(k, k_next, setting.order, K, setting.causal)
     newly = settled & present
     index = present.nonzero().squeeze(1)
+    if not len(index):  # everybody waits at level K
+        return
     if bool(newly.any()):
         index = index[torch.argsort(setting.order[index] * 2 + (~newly[index]).long(), stable=True)]
     keep = int(newly.sum())
@@ -267,19 +270,21 @@ def _take_row(
     x = walk.x[:, index]
     cond = Cond(causal=setting.causal, tokens=setting.tokens[index], memory=walk.memory)
     eps = setting.noise(walk.x)[:, index] if setting.eta > 0 else None
+    calls = copies = 1
     if setting.guided:
-        part, x0_hat, memory, calls = _guided(walk, setting, x, index, k, k_next, above, cond, keep, eps)
+        part, x0_hat, memory, calls, copies = _guided(walk, setting, x, index, k, k_next, above, cond, keep, eps)
     else:
         with torch.no_grad():
             x0_hat, memory = _call(setting.model, x, levels[0], cond, keep)
-            part, calls = reverse_step(x, x0_hat, *levels, setting.alpha_bar, eta=setting.eta, eps=eps), 1
+            part = reverse_step(x, x0_hat, *levels, setting.alpha_bar, eta=setting.eta, eps=eps)
     everything = len(index) == walk.x.shape[1] and not keep
     walk.x = part if everything else walk.x.index_copy(1, index, part)
     if setting.guided:
-        walk.x0_known = walk.x0_known.index_copy(1, index, x0_hat.detach())
+        known = torch.where((k_next[index] == 0).to(x.device)[:, None], part, x0_hat.detach())
+        walk.x0_known = walk.x0_known.index_copy(1, index, known)
     if keep:
         walk.memory, walk.committed = memory, walk.committed | newly
-    walk.calls, walk.computed = walk.calls + calls, walk.computed + len(index)
+    walk.calls, walk.computed = walk.calls + calls, walk.computed + copies * len(index)
 
 
 def _call(model: Any, x: Tensor, k: Tensor, cond: Cond, keep: int) -> tuple[Tensor, Any]:
@@ -293,8 +298,12 @@ def _call(model: Any, x: Tensor, k: Tensor, cond: Cond, keep: int) -> tuple[Tens
 def _guided(
     walk: _Walk, setting: _Setting, x: Tensor, index: Tensor, k: Tensor, k_next: Tensor, above: Tensor, cond: Cond,
     keep: int, eps: Tensor | None,
-) -> tuple[Tensor, Tensor, Any, int]:  # fmt: skip
-    """Take one row's step along the gradient of the costs; returns tokens, x0_hat, memory and network calls."""
+) -> tuple[Tensor, Tensor, Any, int, int]:  # fmt: skip
+    """Take one row's step along the gradient of the costs.
+
+    Returns:
+        Tokens, x0_hat, memory, network calls, and copies of every token that went through the network in all of them.
+    """
     rows, next_rows = (v[index].expand(len(x), -1).to(x.device) for v in (k, k_next))
 
     def whole(part: Tensor, known: Tensor) -> Tensor:
@@ -309,7 +318,7 @@ def _guided(
     with torch.set_grad_enabled(plain):
         leaf = x.detach().requires_grad_(plain)
         x0_hat, memory = _call(setting.model, leaf, rows, cond, keep)
-        gradient, calls = torch.zeros_like(x), 1
+        gradient, calls, copies = torch.zeros_like(x), 1, 1
         if plain:
             (gradient,) = torch.autograd.grad(value(x0_hat).sum(), leaf)
     if setting.log_cost is not None and setting.monte_carlo is not None and setting.draw is not None:
@@ -323,8 +332,8 @@ def _guided(
             x, k[index], above[index], setting.order[index], setting.finish[index], setting.alpha_bar,
             setting.mask[index],
         )  # fmt: skip
-        gradient, more = expected_gradient(predict, value, row, setting.monte_carlo, setting.draw)
-        calls += more
+        gradient, more, repeats = expected_gradient(predict, value, row, setting.monte_carlo, setting.draw)
+        calls, copies = calls + more, copies + more * repeats
     if setting.noisy_log_cost is not None:
         with torch.enable_grad():
             leaf = x.detach().requires_grad_(True)
@@ -334,7 +343,7 @@ def _guided(
         gradient = gradient * setting.scales.to(x)[:, None, None]
     step = reverse_step(x, x0_hat.detach(), rows, next_rows, setting.alpha_bar, eta=setting.eta, eps=eps)
     weight = guidance_coefficient(k[index].cpu(), k_next[index].cpu(), setting.alpha_bar.cpu(), eta=setting.eta).to(x)
-    return step + weight[:, None] * gradient, x0_hat, memory, calls
+    return step + weight[:, None] * gradient, x0_hat, memory, calls, copies
 
 
 def _checked(value: Tensor, batch: int) -> Tensor:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+Score = Callable[[Tensor], Tensor]
+"""From states (N, H+1, O) in environment units to values (N,), higher is better."""
 
 
 def arrival_steps(states: Tensor, goal: Tensor, columns: tuple[int, ...], radius: float, stride: int) -> Tensor:
@@ -72,3 +78,67 @@ def select(arrival: Tensor, possible: Tensor, states: Tensor, columns: tuple[int
     cost = late + 1e-3 * length + torch.where(possible, 0.0, 4 * horizon)
     best: Tensor = cost.argmin(-1)
     return best
+
+
+def arrival_score(goal: Tensor | None, columns: tuple[int, ...], radius: float, stride: int) -> Score:
+    """Build the score that prefers an early arrival and then a short path: `select`'s order as a number.
+
+    ``-(arrival + 1e-3 length)`` with arrival in environment steps; a plan that never arrives counts as twice the
+    horizon.
+
+    Args:
+        goal: (G,) in environment units; None if there is none, then only the length counts.
+        columns: Columns of the position, those of the goal if there is one.
+        radius: Of the goal disc, environment units.
+        stride: Environment steps per token.
+    """
+
+    def score(states: Tensor) -> Tensor:
+        late = torch.full_like(states[..., 0, 0], 2.0 * (states.shape[-2] - 1) * stride)
+        if goal is not None:
+            arrival = arrival_steps(states, goal.to(states), columns, radius, stride)
+            late = torch.where(arrival.isfinite(), arrival, late)
+        length: Tensor = states[..., list(columns)].diff(dim=-2).norm(dim=-1).sum(-1)
+        return -(late + 1e-3 * length)
+
+    return score
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Give every candidate a value and say whether it is possible.
+
+    Attributes:
+        states: From clean tokens (N, n, D) to states (N, H+1, O) in environment units.
+        score: From those states to values (N,), higher is better.
+        possible: From those states to bool (N,), see `feasible`; None takes every candidate for possible.
+    """
+
+    states: Callable[[Tensor], Tensor]
+    score: Score
+    possible: Callable[[Tensor], Tensor] | None = None
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return values float64 (N,) and feasibility bool (N,) of tokens (N, n, D), on the CPU; NaN counts as worst."""
+        with torch.no_grad():
+            states = self.states(x)
+            value = self.score(states)
+            possible = torch.ones(len(x), dtype=torch.bool) if self.possible is None else self.possible(states)
+        if value.shape != x.shape[:1]:
+            raise ValueError(f"a score must return one number per candidate, ({len(x)},), got {tuple(value.shape)}")
+        if possible.shape != x.shape[:1]:
+            raise ValueError(f"feasibility needs one bool per candidate, ({len(x)},), got {tuple(possible.shape)}")
+        value = torch.where(value.isnan(), float("-inf"), value.double())
+        return value.cpu(), possible.cpu()
+
+
+def best(value: Tensor, possible: Tensor) -> int:
+    """Find the most valuable candidate among the possible ones; if none is possible, all compete. Ties: the first.
+
+    Args:
+        value: (N,).
+        possible: bool (N,).
+    """
+    pool = possible if bool(possible.any()) else torch.ones_like(possible)
+    index = pool.nonzero().squeeze(1)
+    return int(index[value[index].argmax()])

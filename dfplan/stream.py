@@ -103,7 +103,7 @@ class Stream:
         Returns:
             (B, horizon, D). Use ``repeat`` first for several futures each.
         """
-        return self._sample(horizon, draw, how or Sampling(), like, keep="clean")[0]
+        return self._sample(horizon, draw, how or Sampling(), like, keep=None)[0]
 
     def repeat(self, n: int) -> Stream:
         """Return a stream in which every sequence stands ``n`` times in a row."""
@@ -142,7 +142,9 @@ class Stream:
         k = torch.full(x.shape[:2], k_small, dtype=torch.int64, device=x.device)
         return x, self.seen(add_noise(x, k, draw(x), self.model.alpha_bar), k)
 
-    def _sample(self, horizon: int, draw: Draw, how: Sampling, like: Tensor | None, keep: str) -> tuple[Tensor, Any]:
+    def _sample(
+        self, horizon: int, draw: Draw, how: Sampling, like: Tensor | None, keep: str | None
+    ) -> tuple[Tensor, Any]:
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1, got {horizon}")
         if not how.causal and self.memory is not None:
@@ -154,8 +156,8 @@ class Stream:
         x = draw(torch.zeros(batch, horizon, D, device=device, dtype=dtype))
         out = sample(
             self.model, S, x, alpha_bar=alpha_bar, tokens=begin + torch.arange(horizon), order=torch.arange(horizon),
-            causal=how.causal, eta=how.eta, draw=draw, memory=self.memory, commit=keep if how.causal else "clean",
-            keep_memory=how.causal,
+            causal=how.causal, eta=how.eta, draw=draw, memory=self.memory,
+            commit=keep if how.causal and keep else "clean", keep_memory=how.causal and keep is not None,
         )  # fmt: skip
         return out.x, out.memory
 

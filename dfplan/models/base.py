@@ -32,7 +32,7 @@ class Cond:
     Attributes:
         causal: Causal attention if True, full attention if False.
         tokens: int64 (n,), the positions in the layout of the n tokens that are present; None if all are (with a
-            memory: those that follow it). A subset may be given per sample as (B, n).
+            memory: those that follow it, in a plain sequence). A subset may be given per sample as (B, n).
         memory: What an earlier call remembered of tokens that are not passed again; only with causal attention.
     """
 

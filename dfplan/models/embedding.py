@@ -30,28 +30,61 @@ def check_sizes(config: Any, names: tuple[str, ...]) -> None:
     alpha_bar_table(config.noise, config.levels)
 
 
-def level_features(levels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Describe all levels 0..K by sines and cosines of 32 frequencies, (K+1, 64)."""
-    u = torch.arange(levels + 1, device=device, dtype=torch.float32) / levels
+def distinct_levels(k: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """List the levels that must be embedded, and where each token finds its own.
+
+    In training all levels are listed (most of them occur); in sampling only those that occur, which are few.
+
+    Args:
+        k: int64 (B, n).
+        levels: K.
+
+    Returns:
+        The levels int64 (U,), and int64 (B, n) indices into them.
+    """
+    if torch.is_grad_enabled():
+        return torch.arange(levels + 1, device=k.device), k
+    found, where = torch.unique(k, return_inverse=True)
+    return found, where
+
+
+def level_features(k: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
+    """Describe levels (U,) out of 0..K by sines and cosines of 32 frequencies, (U, 64)."""
+    u, device = k.float() / levels, k.device
     angle = u[:, None] * torch.exp(torch.linspace(0, math.log(1000), 32, device=device))
     return torch.cat([angle.sin(), angle.cos()], -1).to(dtype)
 
 
-def rotate(x: Tensor, positions: Tensor) -> Tensor:
+def turns(positions: Tensor, channels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Compute cosines and sines of the angles by which pairs of channels turn at each position.
+
+    Args:
+        positions: int64 (n,) or (B, n).
+        channels: c, even.
+        dtype: Of the result; the angles are float64 for float64 and float32 for everything else.
+
+    Returns:
+        Two tensors (n, c/2), or (B, 1, n, c/2).
+    """
+    half = channels // 2
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    rate = ROTARY_BASE ** (-torch.arange(half, device=positions.device, dtype=exact) / half)
+    angle = positions.to(exact).unsqueeze(-1) * rate
+    if angle.ndim == 3:
+        angle = angle.unsqueeze(1)
+    return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
+def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     """Turn pairs of channels by angles that grow with the position, so that products depend on distances only.
 
     Args:
-        x: (B, heads, n, c) queries or keys, c even.
-        positions: int64 (n,) or (B, n).
+        x: (B, heads, n, c) queries or keys.
+        turn: What `turns` computed.
 
     Source:
         arXiv 2104.09864, Eq. 34.
     """
-    half = x.shape[-1] // 2
-    rate = ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angle = positions.to(x.device).float().unsqueeze(-1) * rate
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    if angle.ndim == 3:
-        cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+    (cos, sin), half = turn, x.shape[-1] // 2
     a, b = x[..., :half], x[..., half:]
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dfplan.layout import Layout, is_open_ended
 from dfplan.models.base import Cond
-from dfplan.models.embedding import check_sizes, level_features
+from dfplan.models.embedding import check_sizes, distinct_levels, level_features
 from dfplan.noise import alpha_bar_table, check_levels, to_x0
 
 
@@ -135,7 +135,8 @@ class RecurrentDenoiser(nn.Module):
         """Embed tokens, levels and positions, (B, n, C); content at level K is left out."""
         known = (k < self.levels).unsqueeze(-1) & self._columns(positions)
         where = self.position if self.open_ended else self.position[positions]
-        scale, shift = self.level(level_features(self.levels, self.device, self.position.dtype))[k].chunk(2, -1)
+        found, at = distinct_levels(k, self.levels)
+        scale, shift = self.level(level_features(found, self.levels, self.position.dtype))[at].chunk(2, -1)
         h = self.content(torch.where(known, x, torch.zeros_like(x))) + where
         mixed: Tensor = self.mix(nn.functional.silu(h * (1 + scale) + shift))
         return mixed
@@ -144,7 +145,7 @@ class RecurrentDenoiser(nn.Module):
         """Walk the chain up to the last token that matters; returns all latents (B, L+1, C) and the first place."""
         places, leaf = self._places(positions)
         begin = 0 if memory is None else memory.next
-        if bool((places[~leaf] < begin).any()):
+        if bool((places < begin).any()):
             raise ValueError("a token lies before those that are remembered; pass tokens in causal order")
         end = int(torch.where(leaf, places, places + 1).max())
         B, L = len(x), max(0, end - begin)
@@ -175,6 +176,8 @@ class RecurrentDenoiser(nn.Module):
             positions = cond.tokens.to(x.device)
         elif self.open_ended:
             positions = (0 if cond.memory is None else cond.memory.next) + torch.arange(x.shape[1], device=x.device)
+        elif cond.memory is not None:
+            raise ValueError("after a memory name the tokens of this layout; pass cond.tokens")
         else:
             positions = torch.arange(self.spec.tokens, device=x.device)
         if positions.shape[-1] != x.shape[1]:

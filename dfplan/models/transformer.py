@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dfplan.errors import unknown_name
 from dfplan.layout import Layout, is_open_ended
 from dfplan.models.base import Cond
-from dfplan.models.embedding import PREDICTIONS, check_sizes, level_features, rotate
+from dfplan.models.embedding import PREDICTIONS, check_sizes, distinct_levels, level_features, rotate, turns
 from dfplan.noise import alpha_bar_table, check_levels, to_x0
 
 POSITIONS = ("learned", "rotary")
@@ -84,7 +84,7 @@ class KeyValues:
     @property
     def next(self) -> int:
         """Position that follows the last remembered token."""
-        return int(self.positions[-1]) + 1 if len(self) else 0
+        return int(self.positions.max()) + 1 if len(self) else 0
 
     def repeat(self, n: int) -> KeyValues:
         """Return the memory of a batch in which every sample is repeated ``n`` times in a row."""
@@ -143,17 +143,17 @@ class Block(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(
-        self, h: Tensor, levels: Tensor, one_hot: Tensor, mask: Tensor, turn: Tensor | None,
+        self, h: Tensor, levels: Tensor, one_hot: Tensor, mask: Tensor, turn: tuple[Tensor, Tensor] | None,
         past: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # fmt: skip
         """Update the residual stream (B, n, C).
 
         Args:
             h: (B, n, C).
-            levels: (K+1, C), all levels embedded.
-            one_hot: (B, n, K+1), picks a level per token.
+            levels: (U, C), the levels that occur, embedded.
+            one_hot: (B, n, U), picks a level per token.
             mask: Who looks at whom, the remembered tokens first.
-            turn: Positions for rotary attention, or None.
+            turn: Cosines and sines of rotary positions, or None.
             past: Keys and values of the remembered tokens, or None.
 
         Returns:
@@ -241,6 +241,8 @@ class TransformerDenoiser(nn.Module):
         itself = torch.eye(n, dtype=torch.bool, device=k.device)
         seen = (self.may_see(positions, positions, cond.causal) & (k < self.levels).unsqueeze(-2)) | itself
         if cond.memory is not None:
+            if bool(self.may_see(cond.memory.positions, positions, True).any()):
+                raise ValueError("a token lies before those that are remembered; pass tokens in causal order")
             past = self.may_see(positions, cond.memory.positions, cond.causal) & cond.memory.visible.unsqueeze(-2)
             seen = torch.cat([past.expand(len(k), n, -1), seen.expand(len(k), n, n)], -1)
         return seen.unsqueeze(1)
@@ -256,11 +258,13 @@ class TransformerDenoiser(nn.Module):
         self, h: Tensor, k: Tensor, mask: Tensor, positions: Tensor, memory: KeyValues | None
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Send the stream through all blocks; returns the raw output and each block's keys and values."""
-        levels = self.level(level_features(self.levels, self.device, self.position.dtype))
-        one_hot = F.one_hot(k, self.levels + 1).to(h.dtype)  # a product is faster than a gather, forwards and backwards
-        turn = None
+        found, where = distinct_levels(k, self.levels)
+        levels = self.level(level_features(found, self.levels, self.position.dtype))
+        one_hot = F.one_hot(where, len(found)).to(h.dtype)  # a product is faster than a gather, forwards and backwards
+        turn: tuple[Tensor, Tensor] | None = None
         if self.config.positions == "rotary":
-            turn = positions if self.open_ended else self.order[positions]
+            where = positions if self.open_ended else self.order[positions]
+            turn = turns(where, h.shape[-1] // self.config.heads, h.dtype)
         kept = []
         for i, block in enumerate(self.blocks):
             h, own = block(h, levels, one_hot, mask, turn, None if memory is None else memory.layers[i])
@@ -281,8 +285,10 @@ class TransformerDenoiser(nn.Module):
             positions = cond.tokens.to(x.device)
         elif self.open_ended:
             positions = begin + torch.arange(x.shape[1], device=x.device)
+        elif cond.memory is not None:
+            raise ValueError("after a memory name the tokens of this layout; pass cond.tokens")
         else:
-            positions = torch.arange(begin, self.spec.tokens, device=x.device)
+            positions = torch.arange(self.spec.tokens, device=x.device)
         if x.shape[1] != positions.shape[-1]:
             raise ValueError(
                 f"x holds {x.shape[1]} tokens but cond.tokens names {positions.shape[-1]}; name each token present"
@@ -310,9 +316,10 @@ class TransformerDenoiser(nn.Module):
         both, levels = torch.cat([positions, positions], -1), torch.cat([clean_k, k], 1)
         itself = torch.eye(n, dtype=torch.bool, device=x.device)
         rule = self.may_see(positions, positions, True).expand(len(x), n, n)
-        seen = rule & (clean_k < self.levels).unsqueeze(-2) & ~itself
+        seen = rule & (clean_k < self.levels).unsqueeze(-2)
+        before = seen & ~rule.transpose(-1, -2)  # one that sees this token knows what it is like without noise
         top = torch.cat([seen | itself, torch.zeros_like(seen)], -1)
-        bottom = torch.cat([seen, itself.expand_as(seen)], -1)
+        bottom = torch.cat([before, itself.expand_as(seen)], -1)
         h = self._embed(torch.cat([clean, x], 1), levels, both, True)
         output, _ = self._run(h, levels, torch.cat([top, bottom], 1).unsqueeze(1), both, None)
         return output[:, n:].to(x.dtype)

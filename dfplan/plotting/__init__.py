@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfplan.plotting.denoising import denoising_gif
+    from dfplan.plotting.guided import PlansPanel, guided_figure
     from dfplan.plotting.maze import MazeMap
     from dfplan.plotting.panels import Line, Panel, panels_figure
     from dfplan.plotting.paths import PathPanel, paths_figure
@@ -20,7 +21,9 @@ _LAZY = {
     "MazeMap": "maze",
     "Panel": "panels",
     "PathPanel": "paths",
+    "PlansPanel": "guided",
     "denoising_gif": "denoising",
+    "guided_figure": "guided",
     "panels_figure": "panels",
     "paths_figure": "paths",
     "plan_figure": "plan",
@@ -32,7 +35,9 @@ __all__ = [
     "MazeMap",
     "Panel",
     "PathPanel",
+    "PlansPanel",
     "denoising_gif",
+    "guided_figure",
     "panels_figure",
     "paths_figure",
     "plan_figure",

@@ -138,6 +138,20 @@ def test_eval_and_plan_with_a_planner(dfplan: Any, tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "p").iterdir()} == {"config.json", "plan.json", "plan.png", "denoising.gif"}
 
 
+def test_plan_keeps_out_of_forbidden_discs(dfplan: Any, tmp_path: Path) -> None:
+    # Catches: discs that do not reach the planner, or only the last of them.
+    tiny = tiny_checkpoint(tmp_path / "tiny")
+    seen = []
+    for avoid in (["--avoid", "2,3,0.9"], ["--avoid", "3,1,0.9", "--avoid", "2,3,0.9"]):
+        options = ("--checkpoint", tiny, "--samples", 2, "--start", "3,1", "--json", *avoid)
+        code, out, err = dfplan("plan", "--env", "maze2d-umaze", *options, "--out", "p")
+        assert code == 0, err
+        seen.append(json.loads(out)["states"])
+    assert seen[0] != seen[1]
+    config = json.loads((tmp_path / "p" / "config.json").read_text())
+    assert config["avoid"] == [[3.0, 1.0, 0.9], [2.0, 3.0, 0.9]]
+
+
 def test_without_the_extra_the_numbers_come_all_the_same(
     dfplan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +204,10 @@ def test_replay_on_other_starts_is_refused(dfplan: Any) -> None:
         (["eval", "--env", "maze2d-umaze", "--policy", "random", "--out", "file.txt"], "but file.txt is a file"),
         (["eval", "--env", "maze2d-open"], "no checkpoint is bundled for maze2d-open-v0"),
         (["plan", "--env", "maze2d-umaze", "--checkpoint", "TINY", "--start", "3;1"], "must be two numbers ROW,COLUMN"),
+        (
+            ["plan", "--env", "maze2d-umaze", "--checkpoint", "TINY", "--avoid", "2,3"],
+            "three numbers ROW,COLUMN,RADIUS",
+        ),
         (["plan", "--env", "maze2d-umaze", "--checkpoint", "TINY", "--start", "0,0"], "must be a free cell"),
         (["plan", "--env", "maze2d-umaze", "--checkpoint", "nowhere/at/all"], "nowhere/at/all"),
     ],

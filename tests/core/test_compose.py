@@ -135,6 +135,14 @@ def test_result_does_not_depend_on_the_batch() -> None:
         torch.testing.assert_close(together[b : b + 1], alone, rtol=0, atol=1e-12)
 
 
+def test_repeated_samples_share_their_noise() -> None:
+    # Catches: futures of Monte Carlo Guidance that see another history than the sample they belong to.
+    x, noise = noisy(2), noisy(2, 1)[:, :2]
+    model = composed([[0, 20], [50, 0]], [0.8, 0.6], noise=noise)
+    repeated = model(x.repeat_interleave(3, 0), rows(LEVELS, 6), FULL)
+    torch.testing.assert_close(repeated, model(x, rows(LEVELS, 2), FULL).repeat_interleave(3, 0), rtol=0, atol=1e-12)
+
+
 def test_context_that_is_noisy_already_is_noised_further_and_never_cleaned() -> None:
     # Catches: noise added as if the token were clean; a level that is lowered without a change of content.
     x, noise, k = noisy(), noisy(3, 1)[:, :2], torch.tensor([25, 25, 40, 70, 90])
@@ -243,7 +251,7 @@ def test_bad_compositions_are_refused() -> None:
     x = noisy()
     with pytest.raises(ValueError, match=r"between levels 0 and K needs noise; use with_noise"):
         composed([[0, 5]], [1.0])(x, rows(LEVELS), FULL)
-    with pytest.raises(ValueError, match=r"noise must have batch 1 or 3, got 2"):
+    with pytest.raises(ValueError, match=r"noise must have batch 1 or 3, or a divisor of it, got 2"):
         composed([[0, 5]], [1.0], noise=x[:2, :2])(x, rows(LEVELS), FULL)
     with pytest.raises(ValueError, match=r"k must have shape \(2, 2\)"):
         composed([[0, 5]], [1.0, 2.0])

@@ -84,8 +84,8 @@ def test_disc_pushes_outwards_and_is_finite_at_its_centre() -> None:
 def test_bounds_count_what_is_outside() -> None:
     # Catches: low and high swapped, the distance to the wrong bound, columns mixed up.
     bounds = StateBounds((-1.0, -math.inf), (1.0, 2.0), columns=(0, 3), scale=0.5)
-    s = torch.tensor([[[9, 0, 0, 9], [-1.5, 0, 0, -50], [0, 9, 9, 4], [3, 0, 0, 2.0]]], dtype=torch.float64)
-    assert float(bounds(s, NOISY[:4])) == pytest.approx(-0.5 * (0.25 + 4 + 4))
+    s = torch.tensor([[[9, 0, 0, 9], [-1.5, 0, 0, -50], [2, 9, 9, 4], [3, 0, 0, 2.0]]], dtype=torch.float64)
+    assert float(bounds(s, NOISY[:4])) == pytest.approx(-0.5 * (0.25 + 1 + 4 + 4))
     assert bool(gradient(bounds, s, NOISY[:4]).isfinite().all())
     torch.testing.assert_close(
         StateBounds(-0.3, 0.3)(states(), NOISY), StateBounds((-0.3,) * 2, (0.3,) * 2)(states(), NOISY)

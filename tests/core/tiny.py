@@ -9,6 +9,8 @@ import torch
 
 from dfplan.checkpoint import Checkpoint
 from dfplan.data.episodes import Episodes
+from dfplan.layout import Layout
+from dfplan.models import Network, NetworkConfig, make_denoiser
 from dfplan.models.transformer import TransformerConfig, TransformerDenoiser
 from dfplan.tokens import Normalizer, TokenSpec
 from dfplan.windows import fit_normalizer
@@ -25,6 +27,15 @@ def random_denoiser(spec: TokenSpec, *, seed: int = 0, **config: Any) -> Transfo
     size = {"width": 16, "layers": 2, "heads": 2, "levels": 20, **config}
     model = TransformerDenoiser(spec, TransformerConfig(**size))
     generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
+    return model.eval()
+
+
+def random_network(spec: Layout, config: NetworkConfig, *, seed: int = 0) -> Network:
+    """Build a network of either kind whose every weight is random."""
+    model, generator = make_denoiser(spec, config), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
