@@ -115,7 +115,10 @@ def _draw(ax: Any, panel: Panel) -> None:
         ax.plot(x, y, style, color=colour, linewidth=1.5, marker=marker, markersize=3.5, label=line.label or None)
         if line.err is not None:
             e = np.asarray(line.err, dtype=float)
-            ax.fill_between(x, y - e, y + e, color=colour, alpha=0.18, linewidth=0)
+            if len(x) == 1:
+                ax.errorbar(x, y, e, color=colour, linewidth=1.5, capsize=3)
+            else:
+                ax.fill_between(x, y - e, y + e, color=colour, alpha=0.18, linewidth=0)
     if "x" in panel.log:
         ax.set_xscale("log")
     if "y" in panel.log:
