@@ -37,7 +37,7 @@ def dfplan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
 
 
 def environment() -> dict[str, str]:
-    sources = [str(ROOT), str(ROOT / "envs"), str(ROOT / "policies")]
+    sources = [str(ROOT), str(ROOT / "envs"), str(ROOT / "policies"), str(ROOT / "benchmarks")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sources), "OMP_NUM_THREADS": "1"}
 
 
