@@ -58,6 +58,6 @@ class Steering:
 
         return ValueGuidance(self.value, tokens, self.value_scale)
 
-    def scales_of(self, samples: int) -> Tensor | None:
-        """Return each candidate's scale (samples,), or None for 1."""
-        return cycle_scales(self.scales, samples) if self.scales else None
+    def scales_of(self, samples: int, number: int = 0) -> Tensor | None:
+        """Return each candidate's scale (samples,), candidates counted from ``number``, or None for 1."""
+        return cycle_scales(self.scales, samples, number) if self.scales else None

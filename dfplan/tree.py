@@ -251,7 +251,7 @@ def _check(d: Descent, S: Tensor, x: Tensor, c: TreeConfig) -> None:
         raise ValueError("S moves no token; the first row must be noisier than the last somewhere")
     if not d.guided and any(s != 0 for s in c.scales):
         raise ValueError(
-            f"scales {c.scales} need a cost to scale; pass one in Descent, or scales=(0,) and copies to branch by noise"
+            f"scales {c.scales} need a guidance to scale; pass one, or scales=(0,) and copies to branch by noise"
         )
 
 

@@ -306,7 +306,7 @@ def test_bad_input_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=text):
             replace(CONFIG, **changes)
-    with pytest.raises(ValueError, match="need a cost to scale; pass one in Descent"):
+    with pytest.raises(ValueError, match="need a guidance to scale; pass one"):
         search(descent=replace(DESCENT, log_cost=None))
     with pytest.raises(ValueError, match=r"x \(1, n, D\) and S \(M\+1, n\) must agree in n, got \(2, 4, 1\)"):
         tree_search(DESCENT, S, start(2), JUDGE, CONFIG, seed=0)
