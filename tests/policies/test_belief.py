@@ -78,13 +78,13 @@ def remembered(states: np.ndarray, actions: np.ndarray, missing: Any = (), limit
 
 def test_histories_are_a_stride_apart_counted_from_now() -> None:
     # Catches: tokens aligned with the episode instead of with now, an off-by-one, newest first, actions of other steps.
-    states, actions = walk(13)
-    past = remembered(states, actions, missing=(8,))  # now is step 13: tokens at 8 and 3
+    states, actions = walk(18)
+    past = remembered(states, actions, missing=(13,))  # now is step 18: tokens at 13 and 8
     history = past.history(F, 2, K, 4)
     assert history is not None and history.levels is not None and history.valid is None
-    np.testing.assert_allclose(history.obs[0, 0], states[3], rtol=1e-6)
+    np.testing.assert_allclose(history.obs[0, 0], states[8], rtol=1e-6)
     assert bool(history.obs[0, 1].isnan().all()) and history.levels.tolist() == [[4, K]]
-    np.testing.assert_allclose(history.act[0], actions[3:13], rtol=1e-6)
+    np.testing.assert_allclose(history.act[0], actions[8:18], rtol=1e-6)
     young = remembered(states[:8], actions[:7]).history(F, 2, K, 0)
     assert young is not None and young.obs.shape == (1, 1, 4)
     np.testing.assert_allclose(young.obs[0, 0], states[2], rtol=1e-6)
