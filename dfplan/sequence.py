@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dfplan.errors import unknown_name
 from dfplan.layout import SequenceSpec
-from dfplan.models import Cond, Network, NetworkConfig, make_denoiser
+from dfplan.models import Cond, Network, NetworkConfig, kind_of, make_denoiser
 from dfplan.noise import add_noise, target_from
 from dfplan.objective import TEACHER_FORCING
 from dfplan.schedule import LEVEL_SAMPLERS
@@ -118,13 +118,16 @@ def train_sequences(
         The network with averaged weights, in evaluation mode. The same seed gives the same bits on a CPU.
 
     Raises:
-        ValueError: If the data do not fit, are not finite, or the loss is not finite.
+        ValueError: If the data do not fit, are not finite, the loss is not finite, or a recurrent network is to have full
+            attention.
     """
     config = config or SequenceTraining()
     if data.ndim != 3 or data.shape[2] != spec.width or data.shape[1] < spec.tokens or len(data) == 0:
         raise ValueError(
             f"data must have shape (N, L >= {spec.tokens}, {spec.width}) with N > 0, got {tuple(data.shape)}"
         )
+    if kind_of(network) == "recurrent" and config.causal < 1:
+        raise ValueError(f"a recurrent model is causal; use causal=1, got {config.causal}")
     if not bool(torch.isfinite(data).all()):
         raise ValueError("data hold NaN or infinity; clean them first")
     torch.manual_seed(config.seed)

@@ -8,7 +8,8 @@ Three ways to treat what came before are a matter of labels only:
 * trusted: appended at level 0;
 * stabilised: generated tokens are noised a little and labelled so (``0 < k_small << K``), which keeps small errors
   from being taken at face value (arXiv 2407.01392, section 3.3);
-* dropped: begin a new stream, which is the same as a history at level K (section 4.3).
+* dropped: begin a new stream, or append at level K, which tells nothing (section 4.3; the two are the same to the
+  transformer, while a recurrent network is told that time has passed).
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Stream:
             raise ValueError(f"x must have shape (B, n, D), got {tuple(x.shape)}")
         if not bool(torch.isfinite(x).all()):
             raise ValueError("x holds NaN or infinity; pass a missing token as any number at level K")
-        levels = torch.as_tensor(k, dtype=torch.int64, device=x.device).expand(x.shape[:2]).contiguous()
+        levels = torch.as_tensor(k, device=x.device).expand(x.shape[:2]).contiguous()
         check_levels(levels, x.shape[:2], len(self.model.alpha_bar) - 1)
         with torch.no_grad():
             memory = remember(self.model, x, levels, Cond(memory=self.memory))
@@ -131,10 +132,7 @@ class Stream:
             ValueError: If ``k_small`` is not in 0..K, or is given together with ``one_pass``.
         """
         K = len(self.model.alpha_bar) - 1
-        if not 0 <= k_small <= K:
-            raise ValueError(f"k_small must lie in 0..{K}, got {k_small}; about K / 20 is usual")
-        if one_pass and k_small:
-            raise ValueError(f"one_pass remembers the last rung, so k_small must be 0, got {k_small}")
+        _check_remembering(k_small, one_pass, K)
         if one_pass or not k_small:
             x, memory = self._sample(horizon, draw, how or Sampling(), like, "noisy" if one_pass else "clean")
             return x, replace(self, memory=memory if self.window is None else memory.last(self.window))
@@ -167,7 +165,14 @@ class Stream:
         if self.memory is None:
             raise ValueError("nothing has been seen yet; pass like=, a tensor with the batch size")
         state = self.memory.state if hasattr(self.memory, "state") else self.memory.layers[0][0]
-        return len(state), state.device, torch.float32
+        return len(state), state.device, state.dtype if state.dtype == torch.float64 else torch.float32
+
+
+def _check_remembering(k_small: int, one_pass: bool, levels: int) -> None:
+    if not 0 <= k_small <= levels:
+        raise ValueError(f"k_small must lie in 0..{levels}, got {k_small}; about K / 20 is usual")
+    if one_pass and k_small:
+        raise ValueError(f"one_pass remembers the last rung, so k_small must be 0, got {k_small}")
 
 
 def roll_out(
@@ -194,9 +199,17 @@ def roll_out(
         (B, length, D), without the context.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range, the context is empty or not finite, or full attention is asked for one
+            pass.
     """
     how = how or Sampling()
+    if context.ndim != 3 or context.shape[1] == 0:
+        raise ValueError(f"context must have shape (B, c >= 1, D), got {tuple(context.shape)}")
+    if not bool(torch.isfinite(context).all()):
+        raise ValueError("context holds NaN or infinity; use a `Stream`, which takes missing tokens at level K")
+    _check_remembering(k_small, one_pass, len(model.alpha_bar) - 1)
+    if one_pass and not how.causal:
+        raise ValueError("one_pass needs causal attention, full attention remembers nothing; use k_small")
     window = window if window is not None else model.spec.tokens
     if length < 1 or not 1 <= chunk < window:
         raise ValueError(f"length must be at least 1 and chunk in 1..window-1, got {length}, {chunk}, window {window}")

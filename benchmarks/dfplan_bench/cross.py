@@ -112,6 +112,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], N
         f"crossings with memory {with_memory['cross']['rate']:.3f}, without {without['cross']['rate']:.3f}",
     ]
     return {
-        "headline": headline, "data": reference, "memory": rows, "without_memory_by_slope": by_slope, "paths": count, "train_seconds": seconds,
+        "headline": headline, "data": reference, "memory": rows,
+        "without_memory_by_slope": by_slope, "paths": count, "train_seconds": seconds,
         "half": HALF, "network": network.to_dict(), "train_steps": steps,
     }  # fmt: skip

@@ -39,6 +39,8 @@ METHODS: tuple[tuple[str, NetworkConfig, str, dict[str, Any]], ...] = (
     ("full sequence, sliding window", TRANSFORMER, "shared", {"chunk": 8, "full": True}),
     ("recurrent Diffusion Forcing, k_small = 5", RECURRENT, "independent", {"k_small": 5}),
     ("recurrent Diffusion Forcing, trusting", RECURRENT, "independent", {}),
+    ("recurrent Diffusion Forcing, levels mixed, k_small = 5", RECURRENT, "mixed", {"k_small": 5}),
+    ("recurrent Diffusion Forcing, levels mixed, trusting", RECURRENT, "mixed", {}),
     ("recurrent teacher forcing", RECURRENT, "teacher_forcing", {}),
 )
 

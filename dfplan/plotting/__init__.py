@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from dfplan.plotting.denoising import denoising_gif
     from dfplan.plotting.guided import PlansPanel, guided_figure
     from dfplan.plotting.maze import MazeMap
-    from dfplan.plotting.panels import Line, Panel, panels_figure
+    from dfplan.plotting.panels import Cloud, Line, Panel, panels_figure
     from dfplan.plotting.paths import PathPanel, paths_figure
     from dfplan.plotting.plan import plan_figure
 
 _LAZY = {
+    "Cloud": "panels",
     "Line": "panels",
     "MazeMap": "maze",
     "Panel": "panels",
@@ -31,6 +32,7 @@ _LAZY = {
 
 
 __all__ = [
+    "Cloud",
     "Line",
     "MazeMap",
     "Panel",

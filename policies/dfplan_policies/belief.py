@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dfplan.context import History
+from dfplan.context import History, level_of_noise
 from dfplan_policies.past import Past
 from dfplan_policies.plans import hermite
 from dfplan_policies.protocol import FloatArray
@@ -83,9 +83,9 @@ class Believer:
         self, past: Past, observation: FloatArray, level: int, generator: Callable[[], torch.Generator]
     ) -> FloatArray:
         found = self.planner.estimate(
-            _row(observation), obs_level=level, history=self.history(past), generator=generator()
+            as_row(observation), obs_level=level, history=self.history(past), generator=generator()
         )
-        mean: FloatArray = _numpy(found)[0, 0]
+        mean: FloatArray = as_numpy(found)[0, 0]
         return mean
 
     def _imagine(self, past: Past, ago: int, generator: Callable[[], torch.Generator]) -> FloatArray:
@@ -95,16 +95,37 @@ class Believer:
         done = past.act[now - ago :]
         filler = np.repeat(done[-1:], chunks * spec.stride - ago, axis=0)
         states = self.planner.imagine(
-            _row(past.obs[now - ago]), _row(np.vstack([done, filler])), obs_level=self.level,
+            as_row(past.obs[now - ago]), as_row(np.vstack([done, filler])), obs_level=self.level,
             history=self.history(past.before(ago)), steps=1, generator=generator(),
         )  # fmt: skip
-        now_state: FloatArray = hermite(_numpy(states)[0], np.array([ago / spec.stride]), spec.stride * spec.dt_s)[0]
+        now_state: FloatArray = hermite(as_numpy(states)[0], np.array([ago / spec.stride]), spec.stride * spec.dt_s)[0]
         return now_state
 
 
-def _row(values: FloatArray) -> torch.Tensor:
+def make_believer(planner: Any, obs_noise: Any = None, *, history: bool = True, trust: float = 0.05) -> Believer:
+    """Make what estimates states.
+
+    Args:
+        planner: A `dfplan.DFPlanner`.
+        obs_noise: Standard deviation of the sensor's noise in environment units, a number or (O,); None is no noise.
+        history: Whether the planner is told what came before.
+        trust: Share of K at which a plan takes an imagined state.
+
+    Raises:
+        ValueError: If ``trust`` is out of range.
+    """
+    if not 0 <= trust <= 1:
+        raise ValueError(f"trust is a share of K and must lie in [0, 1], got {trust}")
+    noise, table = 0.0 if obs_noise is None else obs_noise, planner.checkpoint.model.alpha_bar
+    level = int(level_of_noise(planner.spec, planner.norm, table, noise, 1)[0])
+    return Believer(planner, level, round(trust * planner.levels), history)
+
+
+def as_row(values: FloatArray) -> torch.Tensor:
+    """Return a batch of one."""
     return torch.as_tensor(np.asarray(values, dtype=np.float32)[None])
 
 
-def _numpy(values: Any) -> FloatArray:
+def as_numpy(values: Any) -> FloatArray:
+    """Return a tensor as float64 in numpy."""
     return np.asarray(values.detach().cpu().numpy(), dtype=np.float64)

@@ -10,13 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from dfplan.context import level_of_noise
-from dfplan_policies.belief import Belief, Believer
+from dfplan_policies.belief import Belief, Believer, as_numpy, as_row, make_believer
 from dfplan_policies.executors import Executor, make_executor
 from dfplan_policies.past import Past
 from dfplan_policies.per_environment import PerEnvironmentPolicy, PolicyState
 from dfplan_policies.plans import PlanView, Telemetry
 from dfplan_policies.protocol import FloatArray
+from dfplan_policies.streams import stream
 
 BLOCK_RADIUS = 0.3  # cells around a blocked place that plans stay out of; less than where a ball fits beside a wall
 MOST_SAMPLES = 4  # how many times the usual number of samples is drawn after repeated sticking
@@ -191,9 +191,9 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
     def _query(self, state: FloatArray, upcoming: FloatArray, generator: Callable[[], torch.Generator]) -> FloatArray:
         """Ask the model for the actions (stride, A) from a measured state (O,) to upcoming planned states (n, O)."""
         actions = self.planner.first_actions(
-            _row(state), _row(upcoming), steps=self.action_steps, generator=generator()
+            as_row(state), as_row(upcoming), steps=self.action_steps, generator=generator()
         )
-        clipped: FloatArray = np.clip(_numpy(actions)[0], -1.0, 1.0)
+        clipped: FloatArray = np.clip(as_numpy(actions)[0], -1.0, 1.0)
         return clipped
 
     def _replan(self, memory: DFMemory, belief: Belief, goal: FloatArray | None, *, stuck: bool) -> DFMemory:
@@ -204,10 +204,10 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         usable = bool(memory.plans) and not stuck and not _goal_moved(memory, goal)
         if self.warm_start and memory.raw is not None and usable:
             options |= {"warm_start": memory.raw[0], "elapsed": torch.tensor([memory.step - memory.raw[1]])}
-        row_goal = None if goal is None else _row(goal)
+        row_goal = None if goal is None else as_row(goal)
         if self.believer is not None and memory.past is not None:
             options |= {"obs_level": belief.level, "history": self.believer.history(memory.past)}
-        plan = self.planner.plan(_row(belief.shown), row_goal, generator=self._generator(memory)(), **options)
+        plan = self.planner.plan(as_row(belief.shown), row_goal, generator=self._generator(memory)(), **options)
         chosen = choose_free(plan, memory.blocked)
         view = view_plan(plan, goal, memory.step, stuck, chosen)
         track, raw = self.executor.start(view), (plan, memory.step) if self.warm_start else None
@@ -230,28 +230,15 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
 
     def _generator(self, memory: DFMemory) -> Callable[[], torch.Generator]:
         """Return a maker of the memory's next random stream; it depends on nothing but (seed, episode, count)."""
-
-        def make() -> torch.Generator:
-            seed = np.random.SeedSequence([self.seed, memory.episode, memory.draws]).generate_state(1, np.uint64)[0]
-            return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
-
-        return make
+        return lambda: stream(self.seed, memory.episode, memory.draws)
 
 
 def _believer(planner: Any, obs_noise: Any, history: bool, trust: float) -> Believer | None:
-    """Make what estimates states, if the layout or the sensor calls for it.
-
-    Raises:
-        ValueError: If ``trust`` is out of range.
-    """
-    if not 0 <= trust <= 1:
-        raise ValueError(f"trust is a share of K and must lie in [0, 1], got {trust}")
+    """Make what estimates states, if the layout or the sensor calls for it."""
     spec = getattr(planner, "spec", None)
     if spec is None or (spec.kind != "interleaved" and obs_noise is None):
         return None
-    noise = 0.0 if obs_noise is None else obs_noise
-    level = int(level_of_noise(spec, planner.norm, planner.checkpoint.model.alpha_bar, noise, 1)[0])
-    return Believer(planner, level, round(trust * planner.levels), history)
+    return make_believer(planner, obs_noise, history=history, trust=trust)
 
 
 def _goal_moved(memory: DFMemory, goal: FloatArray | None) -> bool:
@@ -262,21 +249,13 @@ def _goal_moved(memory: DFMemory, goal: FloatArray | None) -> bool:
     return not np.array_equal(last, goal)
 
 
-def _row(values: FloatArray) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(values, dtype=np.float32)[None])
-
-
-def _numpy(values: Any) -> FloatArray:
-    return np.asarray(values.detach().cpu().numpy(), dtype=np.float64)
-
-
 def view_plan(
     plan: Any, goal: FloatArray | None, step: int = 0, stuck: bool = False, chosen: int | None = None
 ) -> PlanView:
     """Copy one candidate of a batch of one into numpy; the selected one if ``chosen`` is None."""
     selected = int(plan.selected[0]) if chosen is None else chosen
     return PlanView(
-        states=_numpy(plan.candidates)[0, selected],
+        states=as_numpy(plan.candidates)[0, selected],
         stride=int(plan.stride),
         dt_s=float(plan.dt_s),
         arrival_steps=float(plan.arrival_steps[0, selected]),
@@ -304,7 +283,7 @@ def choose_free(plan: Any, blocked: Sequence[FloatArray]) -> int:
     selected = int(plan.selected[0])
     if not blocked:
         return selected
-    states, arrival = _numpy(plan.candidates)[0], _numpy(plan.arrival_steps)[0]
+    states, arrival = as_numpy(plan.candidates)[0], as_numpy(plan.arrival_steps)[0]
     fine = [
         np.linspace(a, b, 8)
         for a, b in zip(states[:, :-1, :2].swapaxes(0, 1), states[:, 1:, :2].swapaxes(0, 1), strict=True)

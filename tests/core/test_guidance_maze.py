@@ -31,7 +31,7 @@ def depth(plan: Plan) -> torch.Tensor:
 
 
 def test_a_forbidden_disc_is_avoided_and_the_goal_still_reached(planner: DFPlanner) -> None:
-    # Catches: guidance in normalised units, a push on other columns, a scale that does nothing or tears plans apart.
+    # Catches: guidance in normalised units, a push on other columns, a scale that does nothing.
     # Measured over 16 samples: every plan enters by 0.18 on average without guidance, 3 of 16 by 0.02 with it.
     free, guided = plan(planner, None), plan(planner, DiscObstacle(DISC[:2], DISC[2], margin=0.1))
     assert float(depth(free).mean()) > 0.1 and bool((depth(free) > 0).all())

@@ -217,7 +217,7 @@ def test_one_future_of_one_step_is_ordinary_guidance(name: str) -> None:
     scales = torch.tensor([0.0, 1.0, 2.5], dtype=F64)
     plain = walk(NETWORKS[name], matrix(), log_cost=log_cost, scales=scales)
     found = walk(NETWORKS[name], matrix(), log_cost=log_cost, scales=scales, monte_carlo=MonteCarlo(1, 1, "row"))
-    torch.testing.assert_close(found.x, plain.x, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.x, plain.x, rtol=1e-10, atol=1e-10)
     unguided = walk(NETWORKS[name], matrix())
     torch.testing.assert_close(plain.x[:1], unguided.x[:1], rtol=1e-12, atol=1e-12)
     assert not torch.allclose(plain.x[1:], unguided.x[1:])
