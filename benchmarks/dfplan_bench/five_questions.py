@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dfplan.data import episodes_from_tours
 from dfplan.evaluation import evaluate
 from dfplan.planner import DFPlanner, History
 from dfplan.plotting import Line, Panel, panels_figure
 from dfplan_bench.common import mean_interval, wilson
+from dfplan_envs.maze2d import generate_tour
 from dfplan_policies import ActPolicy, DFPolicy, ModelPredictivePolicy
 
 CHECKPOINT, ENV = "maze2d-umaze-interleaved", "maze2d-umaze"
@@ -42,10 +44,8 @@ class Windows:
 
 def windows(planner: DFPlanner, count: int, seed: int) -> Windows:
     """Cut windows with a whole history out of new episodes made by the data's recipe."""
-    from dfplan.cli.data_make import make_episodes
-
     F, h = planner.spec.stride, planner.spec.history
-    data, _ = make_episodes(ENV, 40 * count, seed=seed + 1000, noisy=True)
+    data = episodes_from_tours([generate_tour("umaze", 40 * count, seed + 1000, noisy=True)])
     rng = np.random.default_rng(seed)
     lengths = np.asarray(data.lengths)
     begin = np.cumsum(lengths) - lengths
