@@ -41,27 +41,19 @@ class Windows:
 
 
 def windows(planner: DFPlanner, count: int, seed: int) -> Windows:
-    """Cut windows with a whole history out of new episodes made by the data's recipe."""
-    from dfplan.cli.data_make import make_episodes
+    """Cut windows with a whole history out of a new tour by the data's recipe."""
+    from dfplan_envs.maze2d.generate import generate_tour
 
     F, h = planner.spec.stride, planner.spec.history
-    data, _ = make_episodes(ENV, 40 * count, seed=seed + 1000, noisy=True)
-    rng = np.random.default_rng(seed)
-    lengths = np.asarray(data.lengths)
-    begin = np.cumsum(lengths) - lengths
-    fits = np.flatnonzero(lengths >= (h + AHEAD) * F)
-    episode = rng.choice(fits, count)
-    now = rng.integers(h * F, lengths[episode] - AHEAD * F + 1)
-    step, row = begin[episode] + now, begin[episode] + episode + now
-    past, ahead = np.arange(-h * F, 0), np.arange(AHEAD * F)
+    tour = generate_tour("umaze", 100 * count, [seed, 1000], noisy=True)
+    now = np.random.default_rng(seed).integers(h * F, 100 * count - AHEAD * F, count)[:, None]
+    past, ahead = np.arange(-h * F, 0), np.arange(AHEAD * F + 1)
 
-    def obs(steps: Any) -> Tensor:
-        return torch.as_tensor(data.observations[row[:, None] + steps])
+    def take(name: str, steps: Any) -> Tensor:
+        return torch.as_tensor(np.asarray(tour[name], dtype=np.float32)[now + steps])
 
-    def act(steps: Any) -> Tensor:
-        return torch.as_tensor(data.actions[step[:, None] + steps])
-
-    return Windows(obs(np.arange(0, AHEAD * F + 1, F)), act(ahead), History(obs(past[::F]), act(past)))
+    history = History(take("observations", past[::F]), take("actions", past))
+    return Windows(take("observations", ahead[::F]), take("actions", ahead[:-1]), history)
 
 
 def simulate(starts: Tensor, actions: Tensor, stride: int) -> Tensor:
