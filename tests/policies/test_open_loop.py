@@ -45,7 +45,7 @@ def follow(env: Any, start: Any, actions: np.ndarray, states: np.ndarray, stride
 
 
 def test_open_loop_stays_near_the_plan(gaps: dict[str, np.ndarray]) -> None:
-    # Catches: actions that do not belong to the states (another normaliser, chunk or order). Measured: 0.03, 0.04, 0.08.
+    # Catches: actions that do not belong to the states (normaliser, chunk, order). Measured: 0.03, 0.04, 0.08.
     assert (gaps["own"] < [0.06, 0.14, 0.28]).all(), gaps["own"]
 
 
