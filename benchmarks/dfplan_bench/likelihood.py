@@ -28,6 +28,7 @@ from dfplan_bench.gaussian import Cubature, GaussianDenoiser, draw_sequences, lo
 
 TOKENS, WIDTH = 8, 2
 LEVELS = (25, 100, 400)
+ROUNDING = 1e-6  # nats; a single token of unit variance has no gap at all
 TRAINED_LEVELS = 100
 Pairs = list[tuple[Tensor, Tensor]]
 Matrix = Callable[[int, int], Tensor]
@@ -81,7 +82,7 @@ def compare(bounds: Tensor, true: Tensor, numbers: Tensor) -> dict[str, Any]:
     return {
         "gap_nats": mean_interval(gap),
         "gap_nats_per_number": mean_interval(gap / numbers.numpy()),
-        "bound_below_truth": float((gap > 0).mean()),
+        "bound_above_truth": float((gap < -ROUNDING).mean()),
         "correlation": float(np.corrcoef(bounds.numpy(), true.numpy())[0, 1]),
     }
 
@@ -107,12 +108,12 @@ def networks(out: Path, mean: Tensor, cov: Tensor, steps: int, seed: int) -> dic
 def run(out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Bound the same random sub-sequences with the exact denoiser and with trained ones."""
     mean, cov = rotation(TOKENS)
-    pairs = random_pairs(mean, cov, 6 if quick else 50, 4, seed + 2)
-    whole = [(torch.arange(TOKENS), draw_sequences(mean, cov, 8 if quick else 50, torch.Generator().manual_seed(seed)))]
+    pairs = random_pairs(mean, cov, 4 if quick else 50, 4, seed + 2)
+    whole = [(torch.arange(TOKENS), draw_sequences(mean, cov, 2 if quick else 50, torch.Generator().manual_seed(seed)))]
     truth, numbers = _truth(mean, cov, pairs)
     exact: dict[str, Any] = {}
     clouds = []
-    for K in LEVELS[:2] if quick else LEVELS:
+    for K in LEVELS[:1] if quick else LEVELS:
         say(f"exact denoiser, K = {K}, {len(truth)} sub-sequences")
         model = GaussianDenoiser(mean, cov, alpha_bar_table("cosine", K))
         row = {name: exact_bounds(model, pairs, matrix, "forward") for name, matrix in MATRICES.items()}
@@ -121,23 +122,25 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], N
         clouds.append(Cloud(f"K = {K}", truth.numpy(), row["chain rule"].numpy()))
     learned: dict[str, Any] = {}
     learned_clouds = []
-    steps = 100 if quick else 3000
+    steps, draws = (30, 1) if quick else (3000, 4)
     for name, (network, seconds) in networks(out, mean, cov, steps, seed).items():
         say(f"{name}, K = {TRAINED_LEVELS}")
         forcing = name == "Diffusion Forcing"
         matrix = MATRICES["chain rule" if forcing else "full sequence"]
         parts = {}
         for part, sequences in (("sub-sequences", pairs), ("whole sequences", whole)):
-            bounds = trained_bounds(network, sequences, matrix, forcing, 4, seed + 3)
+            bounds = trained_bounds(network, sequences, matrix, forcing, draws, seed + 3)
             parts[part] = compare(bounds, *_truth(mean, cov, sequences))
             if part == "sub-sequences":
                 learned_clouds.append(Cloud(name, truth.numpy(), bounds.numpy()))
         learned[name] = {**parts, "train_seconds": seconds}
+    forcing_bounds, full_bounds = (np.asarray(cloud.y) for cloud in learned_clouds)
+    learned["Diffusion Forcing above full sequence, nats"] = mean_interval(forcing_bounds - full_bounds)
     _figure(out, exact, clouds, learned_clouds)
     return {
         "headline": _headline(exact, learned), "exact": exact, "trained": learned, "pairs": len(truth),
         "process": {"tokens": TOKENS, "width": WIDTH, "decay": 0.9, "angle": 0.6},
-        "trained_levels": TRAINED_LEVELS, "train_steps": steps, "draws": 4,
+        "trained_levels": TRAINED_LEVELS, "train_steps": steps, "draws": draws,
     }  # fmt: skip
 
 
@@ -172,5 +175,5 @@ def _headline(exact: dict[str, Any], learned: dict[str, Any]) -> list[str]:
 
     return [
         *(f"exact denoiser, chain rule, K = {K}: {text(row['chain rule'])}" for K, row in exact.items()),
-        *(f"{name}, sub-sequences: {text(row['sub-sequences'])}" for name, row in learned.items()),
+        *(f"{name}: {text(row['sub-sequences'])}" for name, row in learned.items() if "sub-sequences" in row),
     ]

@@ -106,7 +106,8 @@ def _draw(ax: Any, panel: Panel) -> None:
         colour = COLOURS[i % len(COLOURS)]
         ax.scatter(cloud.x, cloud.y, s=7, color=colour, alpha=0.55, linewidths=0, label=cloud.label or None)
     if panel.diagonal:
-        ax.axline((0, 0), slope=1, color=FAINT, linestyle="--", linewidth=1.0, zorder=0.5)
+        at = float(np.median(panel.clouds[0].x)) if panel.clouds else 0.0  # a point that is in view anyway
+        ax.axline((at, at), slope=1, color=FAINT, linestyle="--", linewidth=1.0, zorder=0.5)
     for i, line in enumerate(panel.lines):
         colour = FAINT if line.dashed else COLOURS[i % len(COLOURS)]
         style = "--" if line.dashed else "-"
@@ -121,6 +122,10 @@ def _draw(ax: Any, panel: Panel) -> None:
                 ax.fill_between(x, y - e, y + e, color=colour, alpha=0.18, linewidth=0)
     if "x" in panel.log:
         ax.set_xscale("log")
+        places = sorted({float(v) for line in panel.lines for v in line.x})
+        if len(places) <= 8:  # few values are named, decades and their parts are not
+            ax.set_xticks(places, [f"{v:g}" for v in places])
+            ax.set_xticks([], minor=True)
     if "y" in panel.log:
         ax.set_yscale("log")
     if panel.ylim is not None:
