@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bench_tables
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 MAZES = ("umaze", "medium", "large")
@@ -150,6 +152,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "details": details,
     "speed": speed,
     "gap": gap,
+    **bench_tables.TABLES,
 }
 
 

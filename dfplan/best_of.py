@@ -79,15 +79,38 @@ def seeded(seed: int, *path: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-def time_is_left(elapsed_ms: float, longest_ms: float, budget_ms: float | None) -> bool:
-    """Decide whether another batch fits: one as long as the longest so far must end within the budget."""
-    return budget_ms is None or elapsed_ms + longest_ms <= budget_ms
-
-
 def check_budget(budget_ms: float | None) -> None:
     """Raise ValueError unless a budget is None or a number above 0."""
     if budget_ms is not None and not budget_ms > 0:
         raise ValueError(f"budget_ms must be above 0, got {budget_ms}; pass None for no limit of time")
+
+
+class Stopwatch:
+    """Measure batches and say whether another one fits into a budget.
+
+    Args:
+        budget_ms: Time budget in milliseconds; None for no limit.
+        clock: Returns seconds.
+
+    Attributes:
+        elapsed_ms: Time until the end of the last batch.
+        longest_ms: Time of the longest batch.
+    """
+
+    def __init__(self, budget_ms: float | None, clock: Clock = time.perf_counter) -> None:
+        check_budget(budget_ms)
+        self.budget_ms, self._clock, self._began = budget_ms, clock, clock()
+        self.elapsed_ms = self.longest_ms = 0.0
+
+    def lap(self) -> float:
+        """Note that a batch has ended; returns the time since the beginning in milliseconds."""
+        now = 1e3 * (self._clock() - self._began)
+        self.longest_ms, self.elapsed_ms = max(self.longest_ms, now - self.elapsed_ms), now
+        return now
+
+    def more(self) -> bool:
+        """Return whether a batch as long as the longest so far would end within the budget; the first one may begin."""
+        return self.budget_ms is None or self.elapsed_ms + self.longest_ms <= self.budget_ms
 
 
 def best_of(
@@ -124,19 +147,18 @@ def best_of(
     """
     if most < 1 or batch < 1:
         raise ValueError(f"most and batch must be at least 1, got {most} and {batch}")
-    check_budget(budget_ms)
-    began = before = clock()
+    watch = Stopwatch(budget_ms, clock)
     parts: list[tuple[Samples, Tensor, Tensor, Tensor]] = []
-    drawn, longest = 0, 0.0
-    while drawn < most and (not parts or time_is_left(1e3 * (before - began), longest, budget_ms)):
+    drawn = 0
+    while drawn < most and watch.more():
         dealt = cycle_scales(scales, min(batch, most - drawn), drawn)
         out = run(dealt, seeded(seed, len(parts)))
         parts.append((out, *judge(out.x), dealt))
-        drawn, now = drawn + len(dealt), clock()
-        longest, before = max(longest, 1e3 * (now - before)), now
+        drawn += len(dealt)
+        watch.lap()
     value, possible = torch.cat([p[1] for p in parts]), torch.cat([p[2] for p in parts])
     return BestOf(
         x=torch.cat([p[0].x for p in parts]), value=value, possible=possible, scales=torch.cat([p[3] for p in parts]),
         chosen=best(value, possible), S=parts[0][0].S, batches=len(parts),
-        network_evaluations=sum(p[0].network_evaluations for p in parts), milliseconds=1e3 * (before - began),
+        network_evaluations=sum(p[0].network_evaluations for p in parts), milliseconds=watch.elapsed_ms,
     )  # fmt: skip

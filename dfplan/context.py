@@ -166,7 +166,7 @@ def level_of_noise(spec: TokenSpec, norm: Normalizer, alpha_bar: Tensor, noise: 
     worst = (sigma / norm.obs_std.double().cpu()).expand(B, -1).max(1).values
     table = alpha_bar.double().cpu()
     ratio = ((1 - table) / table).sqrt()
-    return torch.bucketize(worst, ratio * (1 - 1e-9))
+    return torch.bucketize(worst, ratio * (1 + 1e-6))
 
 
 def check_level(spec: TokenSpec, norm: Normalizer, alpha_bar: Tensor, level: Any, noise: Any, B: int) -> Tensor:

@@ -1,18 +1,19 @@
 """Training levels of interleaved tokens: a mixture of the questions that one set of weights will be asked.
 
-Every sample draws one pattern. With K pure noise, 0 clean and * the level sampler's choice:
+Every sample draws one pattern. K is pure noise, 0 clean, "any" the level sampler's choice, and "asked" that choice in
+half the samples and levels that are `apart` in the others:
 
-========  ==============================  ==========================================  ==============================
-pattern   future observations             action chunks                               the question
-========  ==============================  ==========================================  ==============================
-plan      \\*                              K                                           a path, its actions left out
-joint     \\*                              those of the observation each leads to,     everything at once; the prior
+========  ==============================  ========================================  ============================
+pattern   future observations             action chunks                             the question
+========  ==============================  ========================================  ============================
+plan      any                             K                                         a path, its actions left out
+joint     any                             those of the observation each leads to,   everything at once; the prior
                                           or a second draw (half each)
-world     \\*                              0                                           world model
-inverse   0                               \\*                                          inverse dynamics; causally a
-                                                                                      policy that imitates
-act       0 up to a random place, then K  0 up to that place, one random, then K      the next action
-========  ==============================  ==========================================  ==============================
+world     asked                           0                                         world model
+inverse   0                               asked                                     inverse dynamics; causally a
+                                                                                    policy that imitates
+act       0 up to a random place, then K  0 up to it, one random, then K            the next action
+========  ==============================  ========================================  ============================
 
 Whatever the pattern, the state is sometimes noisy or missing, and so is the history.
 """
@@ -47,9 +48,9 @@ class PatternConfig:
             each); the past actions are clean.
     """
 
-    plan: float = 0.4
-    joint: float = 0.15
-    world: float = 0.2
+    plan: float = 0.35
+    joint: float = 0.1
+    world: float = 0.3
     inverse: float = 0.2
     act: float = 0.05
     noisy_state: float = 0.1
@@ -109,11 +110,12 @@ def _future(
     place, here = torch.randint(0, H, (B, 1), generator=generator), torch.arange(H)
     any_level = torch.randint(1, levels + 1, (B, 1), generator=generator)
     ahead = torch.where(here < place, 0, levels)
+    asked = torch.where(torch.rand((B, 1), generator=generator) < 0.5, apart(shape, levels, generator), first)
     options = {
         "plan": (first, noise),
         "joint": (first, torch.where(together, first, second)),
-        "world": (first, clean),
-        "inverse": (clean, first),
+        "world": (asked, clean),
+        "inverse": (clean, asked),
         "act": (ahead, torch.where(here == place, any_level, ahead)),
     }
     edges = torch.tensor([getattr(config, name) for name in PATTERNS]).cumsum(0)[:-1]
@@ -121,6 +123,15 @@ def _future(
     rows = torch.arange(B)
     obs, act = (torch.stack([options[name][part] for name in PATTERNS]) for part in (0, 1))
     return obs[which, rows], act[which, rows]
+
+
+def apart(shape: tuple[int, int], levels: int, generator: torch.Generator) -> Tensor:
+    """Draw levels that are clean (half of the tokens), pure noise (a quarter) or anything (a quarter), independently.
+
+    A world model predicts a token from its clean predecessor, in one step from pure noise if it is to be fast; with
+    uniform levels it would hardly ever have met either.
+    """
+    return _mixed(shape, levels, 0.25, 0.25, generator)
 
 
 def _mixed(shape: tuple[int, ...], levels: int, noisy: float, missing: float, generator: torch.Generator) -> Tensor:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from dfplan.tree import TreeResult
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,8 @@ class Plan:
     Attributes:
         observations: (B, H+1, O), the selected plan: states every ``stride`` steps, the first is the current state.
         actions: (B, H*F, A), the model's own actions along the selected plan, or None if they were not asked for.
-        score: (B,), higher is better: minus the steps to the goal (minus infinity if no candidate gets there).
+        score: (B,), higher is better: minus the steps to the goal (minus infinity if no candidate gets there), or the
+            value that a score of your own gives it.
         candidates: (B, N, H+1, O), all samples.
         arrival_steps: (B, N), environment steps until the goal; infinity for a candidate that never gets there.
         feasible: bool (B, N), whether a candidate never moves further per token than anything in the data.
@@ -27,6 +32,7 @@ class Plan:
         dt_s: Seconds per environment step.
         network_evaluations: Calls of the denoiser per environment.
         seconds: Wall-clock seconds per environment.
+        search: The trees that were searched, one per environment, or None.
     """
 
     observations: Tensor
@@ -43,6 +49,7 @@ class Plan:
     dt_s: float
     network_evaluations: int
     seconds: float
+    search: tuple[TreeResult, ...] | None = None
 
     def __len__(self) -> int:
         """Count the environments."""

@@ -10,30 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dfplan import planner_inputs as inputs
 from dfplan import questions
 from dfplan.checkpoint import Checkpoint, load_checkpoint, push_checkpoint, save_checkpoint
-from dfplan.context import Context, History, build_context, check_history, check_level
-from dfplan.errors import unknown_name
+from dfplan.context import Context, History
 from dfplan.guidance import Guidance
 from dfplan.models.precision import MixedPrecision
 from dfplan.plan import Plan
 from dfplan.planner_config import ATTENTIONS, PlannerConfig
-from dfplan.planner_inputs import (
-    Generators,
-    check_actions,
-    check_finite,
-    check_goal,
-    check_horizon,
-    check_obs,
-    check_states,
-    or_default,
-    share_generators,
-    warm_states,
-)
-from dfplan.planning import Setting, Walk, join, plan_one
+from dfplan.planner_inputs import Generators, or_default
+from dfplan.planning import Setting, Walk, join
 from dfplan.questions import Trajectories
 from dfplan.schedule import make_schedule, start_below
+from dfplan.searching import plan_each, shared, tree_options
+from dfplan.selection import Score
+from dfplan.steering import Steering
 from dfplan.training import use_bf16
+from dfplan.tree import TreeConfig
 
 
 class DFPlanner:
@@ -100,6 +93,10 @@ class DFPlanner:
         eta: float = 0.0,
         hold: str = "copy",
         guidance: Guidance | None = None,
+        steering: Steering | None = None,
+        score: Score | None = None,
+        budget_ms: float | None = None,
+        search: TreeConfig | None = None,
         generator: Generators = None,
         warm_start: Plan | None = None,
         elapsed: Any = 0,
@@ -117,7 +114,7 @@ class DFPlanner:
         Args:
             obs: Current observations (B, O) or (O,), environment units; NaN where missing.
             goal: Goals (B, G) or (G,), environment units; None if no goal is known.
-            samples: N, candidates per environment.
+            samples: N, candidates per environment; with a budget, per batch; with a search, at most.
             schedule: A name, or an int64 matrix (M+1, horizon) of your own.
             slope: Rows by which each token lags behind the one before.
             steps: Reverse steps per token, 1..K.
@@ -125,6 +122,11 @@ class DFPlanner:
             eta: 0 (DDIM) to 1 (DDPM).
             hold: What happens to a token that keeps its level in a row: ``"copy"`` or ``"resample"``.
             guidance: ``log_c(states (N, H+1, O), k (H+1,)) -> (N,)`` in environment units.
+            steering: How guidance acts: Monte Carlo Guidance, a learned return, weights; see `Steering`.
+            score: Value of candidates, states (N, H+1, O) in environment units to (N,): the best feasible one is
+                chosen. None takes the one that arrives first.
+            budget_ms: Time budget in milliseconds: batch after batch is drawn until it is used up (at least one).
+            search: Search a tree of sub-plans with different guidance scales; see `search`.
             generator: One for all, or one per environment; None is torch's global one.
             warm_start: An earlier plan of the same environments; it is shifted, re-noised part of the way and denoised
                 again.
@@ -146,7 +148,7 @@ class DFPlanner:
             TypeError: If the task has no goal but one is given.
         """
         began, c, spec = time.perf_counter(), self.config, self.spec
-        N, n = or_default(samples, c.samples), check_horizon(spec, horizon)
+        N, n = or_default(samples, c.samples), inputs.check_horizon(spec, horizon)
         if N < 1:
             raise ValueError(f"samples must be at least 1, got {N}")
         given, goals = self._given(obs, goal, obs_level, obs_noise, history)
@@ -156,18 +158,34 @@ class DFPlanner:
         )
         if warm_start is not None:
             S = start_below(S, max(1, round(c.warm_level * self.levels)))
-        generators = share_generators(generator, B)
-        priors = warm_states(spec, warm_start, elapsed, B, n)
+        priors = inputs.warm_states(spec, warm_start, elapsed, B, n)
         setting = self._setting()
-        walk = Walk(N, S, rows_per_token, causal, eta, hold, guidance, actions, trace)
-        rows = [
-            plan_one(
-                setting, walk, given.row(b, self.levels), None if goals is None else goals[b],
-                None if priors is None else priors[b], generators[b],
-            )
-            for b in range(B)
-        ]  # fmt: skip
+        walk = Walk(
+            N, S, rows_per_token, causal, eta, hold, guidance, steering or Steering(), actions, trace, score,
+            budget_ms, shared(search, budget_ms, B),
+        )  # fmt: skip
+        known = [given.row(b, self.levels) for b in range(B)]
+        rows = plan_each(setting, walk, known, goals, priors, inputs.share_generators(generator, B))
         return join(setting, rows, goals, (time.perf_counter() - began) / B)
+
+    def search(self, obs: Any, goal: Any = None, *, guidance: Guidance | None = None, **options: Any) -> Plan:
+        """Search a tree of sub-plans that differ by guidance scale and noise.
+
+        Args:
+            obs: As in `plan`.
+            goal: As in `plan`.
+            guidance: What the scales weigh; without it pass ``scales=(0,)`` and ``copies`` to branch by noise alone.
+            options: Fields of `dfplan.tree.TreeConfig` (``scales``, ``expansions``, ``budget_ms``, ``block``, ...) and
+                arguments of `plan`.
+
+        Returns:
+            A `Plan` with the best ``samples`` plans found as candidates, the best first, and the trees in ``search``.
+
+        Raises:
+            ValueError: As in `plan`, or if an option does not go with a search.
+        """
+        config, rest = tree_options(options)
+        return self.plan(obs, goal, guidance=guidance, search=config, **rest)
 
     def act(
         self,
@@ -272,7 +290,7 @@ class DFPlanner:
         """
         questions.check_visible_actions(self.spec.kind)
         given, _ = self._given(obs, None, obs_level, obs_noise, history)
-        chosen = check_actions(self.spec, actions, len(given.x), self.device)
+        chosen = inputs.check_actions(self.spec, actions, len(given.x), self.device)
         found = questions.imagine(
             self._setting(), given, chosen, or_default(samples, 1), schedule, or_default(slope, self.config.slope),
             or_default(steps, self.config.steps), generator,
@@ -297,7 +315,7 @@ class DFPlanner:
             ValueError: If shapes do not fit, or the layout has no separate action tokens.
         """
         B = len(states) if torch.as_tensor(states).ndim == 3 else 1
-        known = check_states(self.spec, states, B, self.device, first=1)
+        known = inputs.check_states(self.spec, states, B, self.device, first=1)
         steps = or_default(steps, self.config.action_steps)
         n = known.shape[1] - 1
         return questions.infer_actions(self._setting(), known, n, steps, self._causal(attention), generator)
@@ -358,7 +376,7 @@ class DFPlanner:
             ValueError: If shapes do not fit, or the layout has no separate action tokens.
         """
         given, _ = self._given(obs, None, None, None, None)
-        planned = check_states(self.spec, plan_states, len(given.x), self.device)
+        planned = inputs.check_states(self.spec, plan_states, len(given.x), self.device)
         first = torch.as_tensor(obs, dtype=torch.float32, device=self.device).reshape(len(planned), 1, -1)
         states, steps = torch.cat([first, planned], 1), or_default(steps, self.config.action_steps)
         return questions.infer_actions(self._setting(), states, 1, steps, self._causal(attention), generator)
@@ -366,22 +384,10 @@ class DFPlanner:
     # ---- inside
 
     def _causal(self, attention: str | None) -> bool:
-        name = or_default(attention, self.config.attention)
-        if name not in ATTENTIONS:
-            raise unknown_name("attention", name, ATTENTIONS)
-        return bool(name == "causal")
+        return inputs.check_attention(or_default(attention, self.config.attention))
 
-    def _given(
-        self, obs: Any, goal: Any, level: Any, noise: Any, history: History | None
-    ) -> tuple[Context, Tensor | None]:
-        """Check what is known and turn it into tokens; returns them and the goals (B, G)."""
-        measured = check_obs(self.spec, obs, self.device)
-        B = len(measured)
-        k = check_level(self.spec, self.norm, self._alpha_bar, level, noise, B)
-        measured = check_finite(measured, k, self.levels)
-        goals = check_goal(self.spec, goal, B, self.device)
-        past = check_history(self.spec, history, B, self.levels, self.device)
-        return build_context(self.spec, self.norm, self._alpha_bar, measured, k, goals, past), goals
+    def _given(self, *known: Any) -> tuple[Context, Tensor | None]:
+        return inputs.read_known(self.spec, self.norm, self._alpha_bar, self.device, *known)
 
     def _setting(self) -> Setting:
         return Setting(

@@ -8,10 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dfplan.context import Context, History, build_context, check_history, check_level
+from dfplan.errors import unknown_name
 from dfplan.plan import Plan
-from dfplan.tokens import TokenSpec
+from dfplan.planner_config import ATTENTIONS
+from dfplan.tokens import Normalizer, TokenSpec
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+def check_attention(name: str) -> bool:
+    """Check the name of an attention; returns whether it is causal.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    if name not in ATTENTIONS:
+        raise unknown_name("attention", name, ATTENTIONS)
+    return name == "causal"
 
 
 def check_obs(spec: TokenSpec, obs: Any, device: torch.device) -> Tensor:
@@ -152,3 +166,22 @@ def warm_states(spec: TokenSpec, warm_start: Plan | None, elapsed: Any, B: int, 
         raise ValueError(f"elapsed must be a number or have shape ({B},), got {tuple(since.shape)}")
     times = (torch.arange(n, dtype=torch.float32) + 1) * spec.stride
     return warm_start.states_at(since.expand(B)[:, None] + times)
+
+
+def read_known(
+    spec: TokenSpec, norm: Normalizer, alpha_bar: Tensor, device: torch.device, obs: Any, goal: Any, level: Any,
+    noise: Any, history: History | None,
+) -> tuple[Context, Tensor | None]:  # fmt: skip
+    """Check what is known and turn it into tokens; returns them and the goals (B, G).
+
+    Raises:
+        ValueError: If a shape, a level or a number is wrong.
+        TypeError: If the layout has no goal but one is given.
+    """
+    measured, levels = check_obs(spec, obs, device), len(alpha_bar) - 1
+    B = len(measured)
+    k = check_level(spec, norm, alpha_bar, level, noise, B)
+    measured = check_finite(measured, k, levels)
+    goals = check_goal(spec, goal, B, device)
+    past = check_history(spec, history, B, levels, device)
+    return build_context(spec, norm, alpha_bar, measured, k, goals, past), goals

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,8 +18,10 @@ from dfplan.plan import Plan
 from dfplan.planner_inputs import Generators
 from dfplan.sampler import LogCost, Samples, sample
 from dfplan.schedule import make_schedule, start_below
-from dfplan.selection import arrival_steps, feasible, select
+from dfplan.selection import Score, arrival_steps, best, feasible, select, values
+from dfplan.steering import Steering
 from dfplan.tokens import CONTEXT, STATE, Normalizer, TokenSpec, unpack_actions
+from dfplan.tree import TreeConfig
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,12 @@ class Walk:
         eta: 0 (DDIM) to 1 (DDPM).
         hold: ``"copy"`` or ``"resample"``.
         guidance: In environment units, or None.
+        steering: How guidance acts.
         actions: Whether to fill in the actions along the selected plan.
         trace: Whether to keep all candidates after every row.
+        score: Values of candidates, states (N, n+1, O) to (N,); None prefers an early arrival.
+        budget_ms: Time budget of all environments together in milliseconds; None draws one batch.
+        search: Search a tree of sub-plans instead of drawing whole plans.
     """
 
     samples: int
@@ -71,13 +78,46 @@ class Walk:
     eta: float
     hold: str
     guidance: Guidance | None
+    steering: Steering
     actions: bool
     trace: bool
+    score: Score | None = None
+    budget_ms: float | None = None
+    search: TreeConfig | None = None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Hold candidates of one environment before one is chosen.
+
+    Attributes:
+        given: What was given to each of the N candidates, a row each.
+        out: N samples.
+        calls: Calls of the network.
+        value: float64 (N,), their values if they are known.
+    """
+
+    given: Context
+    out: Samples
+    calls: int
+    value: Tensor | None = None
+
+
+def joined(parts: Sequence[Drawn]) -> Drawn:
+    """Put batches of candidates of one environment one after the other."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    trace = None if first.out.trace is None else torch.cat([p.out.trace for p in parts if p.out.trace is not None], 1)
+    given = replace(first.given, x=torch.cat([p.given.x for p in parts]), k=torch.cat([p.given.k for p in parts]))
+    out = replace(first.out, x=torch.cat([p.out.x for p in parts]), trace=trace)
+    return Drawn(given, out, sum(p.calls for p in parts))
 
 
 def denoise(
     s: Setting, given: Context, free: Tensor, S: Tensor, *, causal: bool, generator: Generators, eta: float = 0.0,
     hold: str = "copy", guidance: Guidance | None = None, trace: bool = False, begin: Tensor | None = None,
+    steering: Steering | None = None, number: int = 0,
 ) -> Samples:  # fmt: skip
     """Denoise free tokens, given others at constant levels.
 
@@ -93,20 +133,24 @@ def denoise(
         guidance: In environment units, or None.
         trace: Whether to keep the tokens after every row.
         begin: Free tokens (B, f, D) at the levels of the first row; noised zeros if None.
+        steering: How guidance acts.
+        number: Number of the first sample, with which its guidance scale is dealt.
 
     Returns:
         `Samples` of the given and then the free tokens.
     """
-    c, draw = len(given.tokens), normal_like(generator)
+    c, draw, steer = len(given.tokens), normal_like(generator), steering or Steering()
     tokens, level = torch.cat([given.tokens, free]), given.k[0]
     mask = s.mask[tokens].to(s.device)
     if begin is None:
         begin = noised(s, torch.zeros(len(given.x), len(free), s.spec.width, device=s.device), free, S, draw)
     walked = torch.cat([level.expand(len(S), -1), S], 1)
     return sample(
-        s.model, walked, torch.cat([given.x, begin], 1), alpha_bar=s.alpha_bar, tokens=tokens, order=s.order[tokens],
-        causal=causal, eta=eta, hold=hold, log_cost=_log_cost(s, guidance, given), draw=draw, mask=mask, trace=trace,
-        finish=torch.arange(len(tokens)) >= c,
+        steer.denoiser(s.model, s.alpha_bar), walked, torch.cat([given.x, begin], 1), alpha_bar=s.alpha_bar,
+        tokens=tokens, order=s.order[tokens],
+        causal=causal, eta=eta, hold=hold, log_cost=cost_of(s, guidance, given), draw=draw, mask=mask, trace=trace,
+        finish=torch.arange(len(tokens)) >= c, monte_carlo=steer.monte_carlo,
+        noisy_log_cost=steer.noisy_log_cost(tokens), scales=steer.scales_of(len(given.x), number),
     )  # fmt: skip
 
 
@@ -160,38 +204,48 @@ def check_learned_state(spec: TokenSpec) -> None:
         )
 
 
-def plan_one(
-    s: Setting, walk: Walk, given: Context, goal: Tensor | None, prior: Tensor | None, generator: Any
-) -> dict[str, Any]:
-    """Sample candidates for one environment and choose one.
+def known_state(s: Setting, walk: Walk, given: Context, generator: Any) -> tuple[Context, int]:
+    """Sample the state where it is not known cleanly, once per row; returns context and network calls."""
+    if STATE not in given.tokens or (s.spec.kind == "interleaved" and int(given.k[0, 0]) > 0):
+        state, calls = state_samples(s, given, walk.steps, walk.causal, generator)
+        return given.with_state(state), calls
+    return given, 0
+
+
+def beginning(s: Setting, walk: Walk, samples: int, prior: Tensor | None, generator: Any) -> tuple[Tensor, Tensor]:
+    """Return the positions (n,) of the future tokens, and those tokens (N, n, D) at the levels of the first row."""
+    n = walk.S.shape[1]
+    free = CONTEXT + torch.arange(n)
+    clean = torch.zeros(samples, n, s.spec.width, device=s.device)
+    if prior is not None:
+        clean[..., s.spec.obs_slice] = s.norm.obs(prior.to(s.device))
+    return free, noised(s, clean, free, walk.S, normal_like(generator))
+
+
+def draw_batch(
+    s: Setting, walk: Walk, given: Context, prior: Tensor | None, generator: Any, number: int = 0
+) -> Drawn:  # fmt: skip
+    """Sample candidates for one environment.
 
     Args:
         s: Model, layout, statistics.
         walk: How to sample.
         given: State, goal and history (one row), what is missing left out. A state that is not clean is sampled first,
             once per candidate.
-        goal: (G,) or None.
         prior: States (n, O) to start from, or None.
         generator: Source of noise.
+        number: Number of the first candidate.
     """
-    spec, n, calls = s.spec, walk.S.shape[1], 0
-    given = given.repeated(walk.samples)
-    if STATE not in given.tokens or (spec.kind == "interleaved" and int(given.k[0, 0]) > 0):
-        state, calls = state_samples(s, given, walk.steps, walk.causal, generator)
-        given = given.with_state(state)
-    free = CONTEXT + torch.arange(n)
-    clean = torch.zeros(walk.samples, n, spec.width, device=s.device)
-    if prior is not None:
-        clean[..., spec.obs_slice] = s.norm.obs(prior.to(s.device))
-    begin = noised(s, clean, free, walk.S, normal_like(generator))
+    given, calls = known_state(s, walk, given.repeated(walk.samples), generator)
+    free, begin = beginning(s, walk, walk.samples, prior, generator)
     out = denoise(
         s, given, free, walk.S, causal=walk.causal, generator=generator, eta=walk.eta, hold=walk.hold,
-        guidance=walk.guidance, trace=walk.trace, begin=begin,
+        guidance=walk.guidance, trace=walk.trace, begin=begin, steering=walk.steering, number=number,
     )  # fmt: skip
-    return _choose(s, walk, given, out, goal, calls, generator)
+    return Drawn(given, out, calls + out.network_evaluations)
 
 
-def _states(s: Setting, given: Context, x: Tensor) -> Tensor:
+def states_of(s: Setting, given: Context, x: Tensor) -> Tensor:
     """Read states (..., n+1, O) in environment units from tokens (..., c+n, D) of which the first c are given.
 
     A first state that is noisy and stays so (in layouts that do not learn it) is read as it was measured.
@@ -203,7 +257,7 @@ def _states(s: Setting, given: Context, x: Tensor) -> Tensor:
     return s.norm.obs_back(torch.cat([first.expand(*future.shape[:-2], -1, -1), future], -2))
 
 
-def _log_cost(s: Setting, guidance: Guidance | None, given: Context) -> LogCost | None:
+def cost_of(s: Setting, guidance: Guidance | None, given: Context) -> LogCost | None:
     """Turn guidance on states in environment units into a cost of tokens."""
     if guidance is None:
         return None
@@ -211,32 +265,35 @@ def _log_cost(s: Setting, guidance: Guidance | None, given: Context) -> LogCost 
     c = len(given.tokens)
 
     def log_cost(x0_hat: Tensor, k: Tensor) -> Tensor:
-        return checked(_states(s, given, x0_hat), k[[0, *range(c, x0_hat.shape[1])]])
+        return checked(states_of(s, given, x0_hat), k[[0, *range(c, x0_hat.shape[1])]])
 
     return log_cost
 
 
-def _choose(
-    s: Setting, walk: Walk, given: Context, out: Samples, goal: Tensor | None, calls: int, generator: Any
-) -> dict[str, Any]:
+def choose(s: Setting, walk: Walk, drawn: Drawn, goal: Tensor | None, generator: Any) -> dict[str, Any]:
     """Judge the candidates, choose one and fill in its actions."""
-    spec, c = s.spec, len(given.tokens)
-    states = _states(s, given, out.x)
-    arrival, possible = _judge(s, states, goal)
-    columns = spec.goal_columns or tuple(range(spec.obs_dim))
-    chosen = int(select(arrival[None], possible[None], states[None], columns, spec.stride))
-    calls, actions = calls + out.network_evaluations, None
+    spec, given, out = s.spec, drawn.given, drawn.out
+    c, states = len(given.tokens), states_of(s, given, out.x)
+    arrival, possible = judge(s, states, goal)
+    value = drawn.value if walk.score is None or drawn.value is not None else values(walk.score, states)
+    if value is None:
+        columns = spec.goal_columns or tuple(range(spec.obs_dim))
+        chosen = int(select(arrival[None], possible[None], states[None], columns, spec.stride))
+    else:
+        chosen = best(value, possible.cpu())
+    calls, actions = drawn.calls, None
     if walk.actions:
         row = slice(chosen, chosen + 1)
         actions = _plan_actions(s, given.x[row, :1], out.x[row, c:], walk.causal, generator)[0]
         calls += s.action_steps if spec.chunked else 0
     return {
         "states": states, "arrival": arrival, "possible": possible, "chosen": chosen, "actions": actions,
-        "calls": calls, "S": out.S, "trace": None if out.trace is None else _states(s, given, out.trace),
+        "calls": calls, "S": out.S, "trace": None if out.trace is None else states_of(s, given, out.trace),
+        "score": -arrival[chosen] if walk.score is None or value is None else value[chosen].float(),
     }  # fmt: skip
 
 
-def _judge(s: Setting, states: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:
+def judge(s: Setting, states: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:
     """Find arrival steps (N,) and feasibility (N,) of candidates (N, H+1, O)."""
     spec, never = s.spec, torch.full((1,), float("inf"), device=s.device)
     limit, columns = never.repeat(spec.obs_dim), list(spec.goal_columns)
@@ -291,7 +348,7 @@ def join(s: Setting, rows: list[dict[str, Any]], goal: Tensor | None, seconds: f
     return Plan(
         observations=candidates[index, selected],
         actions=None if first["actions"] is None else stack("actions"),
-        score=-arrival[index, selected],
+        score=stack("score"),
         candidates=candidates,
         arrival_steps=arrival,
         feasible=stack("possible"),
@@ -303,4 +360,5 @@ def join(s: Setting, rows: list[dict[str, Any]], goal: Tensor | None, seconds: f
         dt_s=s.spec.dt_s,
         network_evaluations=first["calls"],
         seconds=seconds,
+        search=tuple(r["search"] for r in rows) if "search" in first else None,
     )

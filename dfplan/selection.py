@@ -104,6 +104,23 @@ def arrival_score(goal: Tensor | None, columns: tuple[int, ...], radius: float, 
     return score
 
 
+def values(score: Score, states: Tensor) -> Tensor:
+    """Compute values of candidates, float64 (N,) on the CPU; NaN counts as minus infinity.
+
+    Args:
+        score: The function.
+        states: (N, H+1, O).
+
+    Raises:
+        ValueError: If it does not return one number per candidate.
+    """
+    with torch.no_grad():
+        value = torch.as_tensor(score(states))
+    if value.shape != states.shape[:1]:
+        raise ValueError(f"a score must return one number per candidate, ({len(states)},), got {tuple(value.shape)}")
+    return torch.where(value.isnan(), float("-inf"), value.double()).cpu()
+
+
 @dataclass(frozen=True)
 class Judge:
     """Give every candidate a value and say whether it is possible.
@@ -122,15 +139,11 @@ class Judge:
         """Return values float64 (N,) and feasibility bool (N,) of tokens (N, n, D), on the CPU; NaN counts as worst."""
         with torch.no_grad():
             states = self.states(x)
-            value = self.score(states)
+            value = values(self.score, states)
             possible = torch.ones(len(x), dtype=torch.bool) if self.possible is None else self.possible(states)
-        if value.shape != x.shape[:1]:
-            raise ValueError(f"a score must return one number per candidate, ({len(x)},), got {tuple(value.shape)}")
         if possible.shape != x.shape[:1]:
             raise ValueError(f"feasibility needs one bool per candidate, ({len(x)},), got {tuple(possible.shape)}")
-        return value.cpu().double().nan_to_num(
-            nan=float("-inf"), posinf=float("inf"), neginf=float("-inf")
-        ), possible.cpu()
+        return value, possible.cpu()
 
 
 def best(value: Tensor, possible: Tensor) -> int:

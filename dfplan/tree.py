@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dfplan.best_of import META_ACTIONS, Clock, check_budget, check_scales, seeded, time_is_left
+from dfplan.best_of import META_ACTIONS, Clock, Stopwatch, check_budget, check_scales, seeded
 from dfplan.noise import normal_like
 from dfplan.ragged import Descent, Walked, stack_rows, walk_each
 from dfplan.selection import Judge, best
@@ -228,9 +228,8 @@ def tree_search(
     _check(d, S, x, c)
     rows = sub_plan_rows(S, d.order, c.block)
     tree, visits, totals = _Tree([x[0]]), torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    began = before = clock()
-    longest = 0.0
-    while not tree.plans or time_is_left(1e3 * (before - began), longest, c.budget_ms):
+    watch = Stopwatch(c.budget_ms, clock)
+    while watch.more():
         left = min(c.batch, c.expansions - len(tree.plans))
         finished = [len(path) == len(rows) - 1 for path in tree.paths]
         picks = select_leaves(
@@ -240,10 +239,8 @@ def tree_search(
             break
         _expand(tree, picks, d, S, rows, judge, c, seed)
         visits, totals = back_up(tree.parents, rewards(tree.value, tree.possible))
-        now = clock()
-        longest, before = max(longest, 1e3 * (now - before)), now
         top = float(tree.value[best(tree.value, tree.possible)])
-        tree.history.append(Progress(len(tree.plans), tree.calls, 1e3 * (now - began), top))
+        tree.history.append(Progress(len(tree.plans), tree.calls, watch.lap(), top))
     return _result(tree, rows, visits, totals, c)
 
 
@@ -254,7 +251,7 @@ def _check(d: Descent, S: Tensor, x: Tensor, c: TreeConfig) -> None:
         raise ValueError("S moves no token; the first row must be noisier than the last somewhere")
     if not d.guided and any(s != 0 for s in c.scales):
         raise ValueError(
-            f"scales {c.scales} need a cost to scale; pass one in Descent, or scales=(0,) and copies to branch by noise"
+            f"scales {c.scales} need a guidance to scale; pass one, or scales=(0,) and copies to branch by noise"
         )
 
 

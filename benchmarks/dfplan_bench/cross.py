@@ -28,6 +28,8 @@ CROSSING, HALF = 24, 12  # steps from corner to corner, and tokens of one plan
 CORNERS = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
 REACHED = 0.3  # distance from a corner that counts as having arrived
 MEMORIES = (1, 2, 3, 4, 6, HALF + 1)
+STEPS, SLOPE = 20, 4.0
+SLOPES = (0.0, 0.5, 1.0, 2.0, 4.0, 20.0)  # 0: all tokens together; 20: one after the other
 
 
 def crossings(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -55,10 +57,10 @@ def outcomes(paths: Tensor, start: Tensor) -> dict[str, Any]:
     return found | {"ends_per_corner": ends.tolist()}
 
 
-def generate(model: Any, count: int, memory: int, seed: int) -> tuple[Tensor, Tensor]:
+def generate(model: Any, count: int, memory: int, seed: int, slope: float = SLOPE) -> tuple[Tensor, Tensor]:
     """Cross the square in two plans of half the length; the second one remembers the last ``memory`` tokens."""
     data, start = crossings(count, seed)
-    draw, how = normal_like(torch.Generator().manual_seed(seed)), Sampling(steps=20, slope=1.0)
+    draw, how = normal_like(torch.Generator().manual_seed(seed)), Sampling(steps=STEPS, slope=slope)
     first = Stream(model).seen(data[:, :1]).ahead(HALF, draw, how)
     so_far = torch.cat([data[:, :1], first], 1)
     second = Stream(model).seen(so_far[:, -memory:]).ahead(HALF, draw, how)
@@ -85,12 +87,24 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], N
             title = "whole memory" if memory > 1 else "memory dropped half-way"
             colours = [COLOURS[int(s)] for s in start[:160]]
             panels.append(Panel(title, "x", "y", tracks=shown, track_colours=colours))
+    by_slope = {}
+    for slope in SLOPES:
+        say(f"sampling {count} paths without memory, slope {slope:g}")
+        by_slope[f"{slope:g}"] = outcomes(*generate(model, count, 1, seed + 1, slope))
     rate = {name: [rows[str(m)][name] for m in MEMORIES] for name in ("V", "U")}
     lines = [
         Line(name, MEMORIES, [r["rate"] for r in found], [(r["high"] - r["low"]) / 2 for r in found])
         for name, found in rate.items()
     ]
-    panels = [panels[1], panels[0], Panel("paths that are in no data", "remembered tokens", "share", lines=lines)]
+    slope_lines = [
+        Line(name, SLOPES, [by_slope[f"{v:g}"][name]["rate"] for v in SLOPES]) for name in ("cross", "V", "nowhere")
+    ]
+    panels = [
+        panels[1],
+        panels[0],
+        Panel("paths that are in no data", "remembered tokens", "share", lines=lines),
+        Panel("memory dropped: slope of the zig-zag", "rows per token (20: one by one)", "share", lines=slope_lines),
+    ]
     panels_figure(out / "cross.png", panels)
     with_memory, without = rows[str(HALF + 1)], rows["1"]
     headline = [
@@ -98,6 +112,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], N
         f"crossings with memory {with_memory['cross']['rate']:.3f}, without {without['cross']['rate']:.3f}",
     ]
     return {
-        "headline": headline, "data": reference, "memory": rows, "paths": count, "train_seconds": seconds,
+        "headline": headline, "data": reference, "memory": rows,
+        "without_memory_by_slope": by_slope, "paths": count, "train_seconds": seconds,
         "half": HALF, "network": network.to_dict(), "train_steps": steps,
     }  # fmt: skip

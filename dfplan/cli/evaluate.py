@@ -120,7 +120,7 @@ def _draw(report: Report, policy: Any, folder: Path, chosen: dict[str, Any]) -> 
 
     try:
         figures.draw_paths(report, folder / "paths.png")
-        if hasattr(policy, "planner"):
+        if hasattr(policy, "plan_options"):
             record = figures.longest(report.records[: figures.PANELS])
             plan = figures.trace_plan(policy.planner, record, samples=policy.samples, **policy.plan_options)
             schedule = chosen.get("schedule", policy.planner.config.schedule)

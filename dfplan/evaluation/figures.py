@@ -70,16 +70,24 @@ def _panel_title(env_id: str, record: EpisodeRecord) -> str:
     return f"episode {record.number}: {value}, {reach}"
 
 
-def draw_plan(plan: Plan, view: PlanView, maze: MazeMap, path: str | Path, title: str) -> Path:
-    """Draw the first environment's plan over its candidates.
+def draw_plan(
+    plan: Plan,
+    view: PlanView,
+    maze: MazeMap,
+    path: str | Path,
+    title: str,
+    discs: Sequence[tuple[float, float, float]] = (),
+) -> Path:
+    """Draw the first environment's plan over its candidates, and forbidden discs (x, y, radius).
 
     Raises:
         ImportError: If the extra ``viz`` is not installed.
     """
     candidates = plan.candidates[0].numpy()
     return plan_figure(
-        path, maze, view.curve(), candidates, view.states, view.goal, title=title, goal_radius=GOAL_RADIUS
-    )
+        path, maze, view.curve(), candidates, view.states, view.goal, title=title, goal_radius=GOAL_RADIUS,
+        discs=discs,
+    )  # fmt: skip
 
 
 def draw_denoising(plan: Plan, maze: MazeMap, path: str | Path, title: str) -> Path:

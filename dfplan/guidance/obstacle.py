@@ -43,7 +43,7 @@ class DiscObstacle:
     radius: float
     margin: float = 0.0
     columns: tuple[int, ...] = (0, 1)
-    scale: float = 10.0
+    scale: float = 50.0
     refine: int = 3
 
     def __post_init__(self) -> None:

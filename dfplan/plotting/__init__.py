@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfplan.plotting.denoising import denoising_gif
+    from dfplan.plotting.guided import PlansPanel, guided_figure
     from dfplan.plotting.maze import MazeMap
-    from dfplan.plotting.panels import Line, Panel, panels_figure
+    from dfplan.plotting.panels import Cloud, Line, Panel, panels_figure
     from dfplan.plotting.paths import PathPanel, paths_figure
     from dfplan.plotting.plan import plan_figure
 
 _LAZY = {
+    "Cloud": "panels",
     "Line": "panels",
     "MazeMap": "maze",
     "Panel": "panels",
     "PathPanel": "paths",
+    "PlansPanel": "guided",
     "denoising_gif": "denoising",
+    "guided_figure": "guided",
     "panels_figure": "panels",
     "paths_figure": "paths",
     "plan_figure": "plan",
@@ -28,11 +32,14 @@ _LAZY = {
 
 
 __all__ = [
+    "Cloud",
     "Line",
     "MazeMap",
     "Panel",
     "PathPanel",
+    "PlansPanel",
     "denoising_gif",
+    "guided_figure",
     "panels_figure",
     "paths_figure",
     "plan_figure",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dfplan.plotting.style import FAINT, FLOOR, GOAL, WALL
+from dfplan.plotting.style import FAINT, FLOOR, FORBIDDEN, GOAL, WALL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,3 +72,14 @@ def draw_start(ax: Axes, maze: MazeMap, start: Any) -> None:
     """Draw where the ball starts."""
     x, y = maze.to_axes(np.asarray(start)[:2])
     ax.plot([x], [y], marker="o", markersize=5.5, color="white", markeredgecolor="black", markeredgewidth=1.1, zorder=8)
+
+
+def draw_forbidden(ax: Axes, maze: MazeMap, disc: tuple[float, float, float]) -> None:
+    """Draw a forbidden disc (x, y, radius), hatched."""
+    from matplotlib.patches import Circle
+
+    centre = maze.to_axes(np.asarray(disc[:2]))
+    ax.add_patch(Circle((centre[0], centre[1]), disc[2], facecolor=FORBIDDEN, alpha=0.18, linewidth=0, zorder=2))
+    ax.add_patch(
+        Circle((centre[0], centre[1]), disc[2], fill=False, edgecolor=FORBIDDEN, hatch="////", linewidth=1.0, zorder=2)
+    )

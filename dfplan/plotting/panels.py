@@ -1,4 +1,4 @@
-"""Plain panels for benchmark figures: lines with bands, and tracks in a plane."""
+"""Plain panels for benchmark figures: lines with bands, clouds of points, and tracks in a plane."""
 
 from __future__ import annotations
 
@@ -36,8 +36,23 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Cloud:
+    """One set of points.
+
+    Attributes:
+        label: In the legend; "" for none.
+        x: (n,).
+        y: (n,).
+    """
+
+    label: str
+    x: Values
+    y: Values
+
+
+@dataclass(frozen=True)
 class Panel:
-    """One set of axes with curves.
+    """One set of axes with curves and points.
 
     Attributes:
         title: Above the axes.
@@ -47,6 +62,8 @@ class Panel:
         log: Which axes are logarithmic: "", "x", "y" or "xy".
         tracks: Curves in the plane (n, 2), drawn thin without legend, for `plane`.
         ylim: Limits, or None.
+        clouds: Points, drawn small under the curves.
+        diagonal: Draw the line y = x, where what is on both axes agrees.
     """
 
     title: str
@@ -57,6 +74,8 @@ class Panel:
     tracks: Sequence[NDArray[np.floating[Any]]] = field(default_factory=tuple)
     track_colours: Sequence[str] = ()
     ylim: tuple[float, float] | None = None
+    clouds: Sequence[Cloud] = ()
+    diagonal: bool = False
 
 
 def panels_figure(path: str | Path, panels: Sequence[Panel], *, height_in: float = 3.0, dpi: int = 100) -> Path:
@@ -83,6 +102,12 @@ def _draw(ax: Any, panel: Panel) -> None:
         ax.plot(track[:, 0], track[:, 1], color=colour, linewidth=0.6, alpha=0.55)
     if panel.tracks:
         ax.set_aspect("equal")
+    for i, cloud in enumerate(panel.clouds):
+        colour = COLOURS[i % len(COLOURS)]
+        ax.scatter(cloud.x, cloud.y, s=7, color=colour, alpha=0.55, linewidths=0, label=cloud.label or None)
+    if panel.diagonal:
+        at = float(np.median(panel.clouds[0].x)) if panel.clouds else 0.0  # a point that is in view anyway
+        ax.axline((at, at), slope=1, color=FAINT, linestyle="--", linewidth=1.0, zorder=0.5)
     for i, line in enumerate(panel.lines):
         colour = FAINT if line.dashed else COLOURS[i % len(COLOURS)]
         style = "--" if line.dashed else "-"
@@ -91,9 +116,16 @@ def _draw(ax: Any, panel: Panel) -> None:
         ax.plot(x, y, style, color=colour, linewidth=1.5, marker=marker, markersize=3.5, label=line.label or None)
         if line.err is not None:
             e = np.asarray(line.err, dtype=float)
-            ax.fill_between(x, y - e, y + e, color=colour, alpha=0.18, linewidth=0)
+            if len(x) == 1:
+                ax.errorbar(x, y, e, color=colour, linewidth=1.5, capsize=3)
+            else:
+                ax.fill_between(x, y - e, y + e, color=colour, alpha=0.18, linewidth=0)
     if "x" in panel.log:
         ax.set_xscale("log")
+        places = sorted({float(v) for line in panel.lines for v in line.x})
+        if len(places) <= 8:  # few values are named, decades and their parts are not
+            ax.set_xticks(places, [f"{v:g}" for v in places])
+            ax.set_xticks([], minor=True)
     if "y" in panel.log:
         ax.set_yscale("log")
     if panel.ylim is not None:
@@ -104,5 +136,5 @@ def _draw(ax: Any, panel: Panel) -> None:
     ax.tick_params(labelsize=7)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
-    if any(line.label for line in panel.lines):
+    if any(line.label for line in panel.lines) or any(cloud.label for cloud in panel.clouds):
         ax.legend(fontsize=7, frameon=False)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dfplan.plotting.maze import FloatArray, MazeMap, draw_goal, draw_maze, draw_start
+from dfplan.plotting.maze import FloatArray, MazeMap, draw_forbidden, draw_goal, draw_maze, draw_start
 from dfplan.plotting.style import FAINT, INK, PLAN, new_figure, save
 
 SELECTED = "#c8442f"
@@ -23,6 +24,7 @@ def plan_figure(
     *,
     title: str = "",
     goal_radius: float = 0.5,
+    discs: Sequence[tuple[float, float, float]] = (),
 ) -> Path:
     """Draw the selected plan over the other candidates and write the picture.
 
@@ -35,6 +37,7 @@ def plan_figure(
         goal: (2,) or None.
         title: What stands above it.
         goal_radius: Radius of the goal disc, in cells.
+        discs: Forbidden discs (x, y, radius).
 
     Raises:
         ImportError: If matplotlib is not installed.
@@ -48,6 +51,8 @@ def plan_figure(
     draw_maze(ax, maze)
     if goal is not None:
         draw_goal(ax, maze, goal, goal_radius)
+    for disc in discs:
+        draw_forbidden(ax, maze, disc)
     for candidate in candidates:
         ax.plot(*maze.to_axes(candidate).T, color=PLAN, linewidth=1.0, alpha=0.35, zorder=3)
     ax.plot(*maze.to_axes(curve).T, color=SELECTED, linewidth=2.4, zorder=5, solid_capstyle="round")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 FLOOR, WALL = "#fbfaf7", "#3b4252"
 INK, FAINT = "#2b303c", "#8d94a3"
 PLAN, GOAL = "#5f7fb8", "#2a9d63"
+FORBIDDEN = "#b5523b"
 TIME_MAP = "plasma"
 
 

@@ -134,8 +134,9 @@ def train_value(
         ValueError: If returns are not one finite number per window, or the loss is not finite.
     """
     config, training = config or ValueConfig(), training or ValueTraining()
-    torch.manual_seed(training.seed)
-    model = ValueModel(spec, config).to(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        model = ValueModel(spec, config).to(device)
     sample = _returns(returns, draw(2048, np.random.default_rng([training.seed, 1])))
     model.set_scale(float(sample.mean()), float(sample.std()))
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=training.weight_decay)

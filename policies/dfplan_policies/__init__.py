@@ -9,20 +9,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dfplan_policies.act import ActPolicy
     from dfplan_policies.baselines.random import RandomPolicy
     from dfplan_policies.baselines.replay import ReplayPolicy
     from dfplan_policies.baselines.sb3 import SB3Policy
     from dfplan_policies.baselines.waypoint import WaypointPolicy
     from dfplan_policies.df import DFPolicy
     from dfplan_policies.executors import EXECUTORS, make_executor
+    from dfplan_policies.mpc import ModelPredictivePolicy
     from dfplan_policies.per_environment import PerEnvironmentPolicy, PolicyState
     from dfplan_policies.plans import PlanView, Telemetry
     from dfplan_policies.protocol import NumberedPolicy, Policy, TelemetryPolicy
     from dfplan_policies.registry import PolicyEntry, PolicyRequest, find_policy, load_policy, policies
 
 _LAZY = {
+    "ActPolicy": "act",
     "DFPolicy": "df",
     "EXECUTORS": "executors",
+    "ModelPredictivePolicy": "mpc",
     "NumberedPolicy": "protocol",
     "PerEnvironmentPolicy": "per_environment",
     "PlanView": "plans",
@@ -44,7 +48,9 @@ _LAZY = {
 
 __all__ = [
     "EXECUTORS",
+    "ActPolicy",
     "DFPolicy",
+    "ModelPredictivePolicy",
     "NumberedPolicy",
     "PerEnvironmentPolicy",
     "PlanView",

@@ -10,10 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from dfplan_policies.belief import Belief, Believer, as_numpy, as_row, make_believer
 from dfplan_policies.executors import Executor, make_executor
+from dfplan_policies.past import Past
 from dfplan_policies.per_environment import PerEnvironmentPolicy, PolicyState
 from dfplan_policies.plans import PlanView, Telemetry
 from dfplan_policies.protocol import FloatArray
+from dfplan_policies.streams import stream
 
 BLOCK_RADIUS = 0.3  # cells around a blocked place that plans stay out of; less than where a ball fits beside a wall
 MOST_SAMPLES = 4  # how many times the usual number of samples is drawn after repeated sticking
@@ -53,7 +56,8 @@ class DFMemory:
         settled: Whether the goal is reached and held.
         sticks: Plans in a row that could not be followed.
         blocked: Places (2,) that the ball has run up against in this episode.
-        action_evaluations: Network calls for actions.
+        action_evaluations: Network calls for actions and for states that are not measured.
+        past: What was observed and done; kept only if the planner's layout has use for it.
     """
 
     episode: int
@@ -67,6 +71,7 @@ class DFMemory:
     sticks: int = 0
     blocked: tuple[FloatArray, ...] = ()
     action_evaluations: int = 0
+    past: Past | None = None
 
 
 class DFPolicy(PerEnvironmentPolicy[DFMemory]):
@@ -82,8 +87,12 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         warm_start: Whether a routine re-plan starts from the shifted previous plan.
         keep_shorter: Whether a routine re-plan is dropped if the plan in use is nearer to the goal.
         action_steps: Denoising steps for the actions of ``diffused_actions``; the planner's default if None.
+        obs_noise: Standard deviation of the sensor's Gaussian noise in environment units, a number or (O,); with a
+            checkpoint of interleaved tokens an observation may also be missing (all NaN).
+        history: Whether the planner is told what came before, if its layout has a history.
+        trust: Share of K at which a plan takes a state that was imagined because its observation is missing.
         **plan_options: Passed to ``planner.plan``: ``samples``, ``schedule``, ``slope``, ``steps``, ``attention``,
-            ``eta``, ``hold``, ``guidance``.
+            ``eta``, ``hold``, ``guidance``, ``steering``, ``score``, ``budget_ms``, ``search``.
 
     Raises:
         ValueError: If a number is out of range or a name unknown.
@@ -101,6 +110,9 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         warm_start: bool = False,
         keep_shorter: bool = False,
         action_steps: int | None = None,
+        obs_noise: Any = None,
+        history: bool = True,
+        trust: float = 0.05,
         **plan_options: Any,
     ) -> None:
         samples = plan_options.pop("samples", None)
@@ -122,6 +134,8 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         self.action_steps = action_steps
         self.samples = samples
         self.plan_options = plan_options
+        self.believer = _believer(planner, obs_noise, history, trust)
+        self.accepts_missing = self.believer is not None and self.believer.planner.spec.kind == "interleaved"
 
     def begin(self, episode: int) -> DFMemory:
         """Return an empty memory."""
@@ -133,16 +147,30 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
 
     def act(self, memory: DFMemory, observation: FloatArray, goal: FloatArray | None) -> tuple[FloatArray, DFMemory]:
         """Act in one environment."""
+        memory, belief = self._believe(memory, observation)
         if self._is_due(memory, goal):
-            memory = self._replan(memory, observation, goal, stuck=False)
-        memory, outcome = self._execute(memory, observation)
+            memory = self._replan(memory, belief, goal, stuck=False)
+        memory, outcome = self._execute(memory, belief.state)
         if outcome.stuck:
             if outcome.blocked is not None:
                 memory = replace(memory, blocked=(*memory.blocked, outcome.blocked))
-            memory = self._replan(memory, observation, goal, stuck=True)
-            memory, outcome = self._execute(memory, observation)
-        memory = replace(memory, step=memory.step + 1, track=outcome.track, settled=outcome.settled)
+            memory = self._replan(memory, belief, goal, stuck=True)
+            memory, outcome = self._execute(memory, belief.state)
+        past = memory.past
+        if past is not None and self.believer is not None:
+            past = past.after(observation, np.clip(outcome.action, -1.0, 1.0), self.believer.needed)
+        memory = replace(memory, step=memory.step + 1, track=outcome.track, settled=outcome.settled, past=past)
         return outcome.action, memory
+
+    def _believe(self, memory: DFMemory, observation: FloatArray) -> tuple[DFMemory, Belief]:
+        """Find out where the ball is; without a layout that needs it, where it was measured."""
+        if self.believer is None:
+            return memory, Belief(observation, observation, 0)
+        past = memory.past
+        if past is None:
+            past = Past.empty(len(observation), self.believer.planner.spec.act_dim)
+        belief = self.believer.believe(past, observation, self._generator(memory))
+        return replace(memory, past=past, action_evaluations=memory.action_evaluations + belief.calls), belief
 
     def _is_due(self, memory: DFMemory, goal: FloatArray | None) -> bool:
         """Tell whether a routine plan is due: at the start, when the goal has moved, every ``replan_every`` steps."""
@@ -163,12 +191,12 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
     def _query(self, state: FloatArray, upcoming: FloatArray, generator: Callable[[], torch.Generator]) -> FloatArray:
         """Ask the model for the actions (stride, A) from a measured state (O,) to upcoming planned states (n, O)."""
         actions = self.planner.first_actions(
-            _row(state), _row(upcoming), steps=self.action_steps, generator=generator()
+            as_row(state), as_row(upcoming), steps=self.action_steps, generator=generator()
         )
-        clipped: FloatArray = np.clip(_numpy(actions)[0], -1.0, 1.0)
+        clipped: FloatArray = np.clip(as_numpy(actions)[0], -1.0, 1.0)
         return clipped
 
-    def _replan(self, memory: DFMemory, observation: FloatArray, goal: FloatArray | None, *, stuck: bool) -> DFMemory:
+    def _replan(self, memory: DFMemory, belief: Belief, goal: FloatArray | None, *, stuck: bool) -> DFMemory:
         """Make a plan and start to follow it, unless the one in use is nearer to the goal and that is wanted."""
         sticks = memory.sticks + 1 if stuck else 0
         samples = self.samples * min(MOST_SAMPLES, 2 ** max(0, sticks - 1))
@@ -176,8 +204,10 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         usable = bool(memory.plans) and not stuck and not _goal_moved(memory, goal)
         if self.warm_start and memory.raw is not None and usable:
             options |= {"warm_start": memory.raw[0], "elapsed": torch.tensor([memory.step - memory.raw[1]])}
-        row_goal = None if goal is None else _row(goal)
-        plan = self.planner.plan(_row(observation), row_goal, generator=self._generator(memory)(), **options)
+        row_goal = None if goal is None else as_row(goal)
+        if self.believer is not None and memory.past is not None:
+            options |= {"obs_level": belief.level, "history": self.believer.history(memory.past)}
+        plan = self.planner.plan(as_row(belief.shown), row_goal, generator=self._generator(memory)(), **options)
         chosen = choose_free(plan, memory.blocked)
         view = view_plan(plan, goal, memory.step, stuck, chosen)
         track, raw = self.executor.start(view), (plan, memory.step) if self.warm_start else None
@@ -200,12 +230,15 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
 
     def _generator(self, memory: DFMemory) -> Callable[[], torch.Generator]:
         """Return a maker of the memory's next random stream; it depends on nothing but (seed, episode, count)."""
+        return lambda: stream(self.seed, memory.episode, memory.draws)
 
-        def make() -> torch.Generator:
-            seed = np.random.SeedSequence([self.seed, memory.episode, memory.draws]).generate_state(1, np.uint64)[0]
-            return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
 
-        return make
+def _believer(planner: Any, obs_noise: Any, history: bool, trust: float) -> Believer | None:
+    """Make what estimates states, if the layout or the sensor calls for it."""
+    spec = getattr(planner, "spec", None)
+    if spec is None or (spec.kind != "interleaved" and obs_noise is None):
+        return None
+    return make_believer(planner, obs_noise, history=history, trust=trust)
 
 
 def _goal_moved(memory: DFMemory, goal: FloatArray | None) -> bool:
@@ -216,21 +249,13 @@ def _goal_moved(memory: DFMemory, goal: FloatArray | None) -> bool:
     return not np.array_equal(last, goal)
 
 
-def _row(values: FloatArray) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(values, dtype=np.float32)[None])
-
-
-def _numpy(values: Any) -> FloatArray:
-    return np.asarray(values.detach().cpu().numpy(), dtype=np.float64)
-
-
 def view_plan(
     plan: Any, goal: FloatArray | None, step: int = 0, stuck: bool = False, chosen: int | None = None
 ) -> PlanView:
     """Copy one candidate of a batch of one into numpy; the selected one if ``chosen`` is None."""
     selected = int(plan.selected[0]) if chosen is None else chosen
     return PlanView(
-        states=_numpy(plan.candidates)[0, selected],
+        states=as_numpy(plan.candidates)[0, selected],
         stride=int(plan.stride),
         dt_s=float(plan.dt_s),
         arrival_steps=float(plan.arrival_steps[0, selected]),
@@ -258,7 +283,7 @@ def choose_free(plan: Any, blocked: Sequence[FloatArray]) -> int:
     selected = int(plan.selected[0])
     if not blocked:
         return selected
-    states, arrival = _numpy(plan.candidates)[0], _numpy(plan.arrival_steps)[0]
+    states, arrival = as_numpy(plan.candidates)[0], as_numpy(plan.arrival_steps)[0]
     fine = [
         np.linspace(a, b, 8)
         for a, b in zip(states[:, :-1, :2].swapaxes(0, 1), states[:, 1:, :2].swapaxes(0, 1), strict=True)

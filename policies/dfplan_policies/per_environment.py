@@ -31,6 +31,7 @@ class PerEnvironmentPolicy(ABC, Generic[M]):
     """Act in every environment of a batch on its own, so that none depends on who else is there."""
 
     goal: FloatArray | None = None
+    accepts_missing: bool = False  # whether an observation may be missing, a row of NaN
 
     @abstractmethod
     def begin(self, episode: int) -> M:
@@ -70,7 +71,7 @@ class PerEnvironmentPolicy(ABC, Generic[M]):
         Raises:
             ValueError: If a shape does not fit.
         """
-        measured, goals, batched = split_observation(observation, self.goal)
+        measured, goals, batched = split_observation(observation, self.goal, missing=self.accepts_missing)
         state = self._restart(state, episode_start, len(measured))
         actions, memories = [], []
         for i, (episode, kept) in enumerate(zip(state.episodes, state.memories, strict=True)):

@@ -56,12 +56,15 @@ class TelemetryPolicy(Protocol):
         ...
 
 
-def split_observation(observation: Observation, goal: FloatArray | None) -> tuple[FloatArray, FloatArray | None, bool]:
+def split_observation(
+    observation: Observation, goal: FloatArray | None, *, missing: bool = False
+) -> tuple[FloatArray, FloatArray | None, bool]:
     """Take an observation apart into what is measured and where to go.
 
     Args:
         observation: (B, O) or (O,), or a dict with ``observation`` and, for goal tasks, ``desired_goal``.
         goal: (G,) or (B, G), used if the observation brings none.
+        missing: Whether a row may be all NaN, an observation that is missing.
 
     Returns:
         Measured (B, O) float64, goal (B, G) float64 or None, and whether the observation was batched.
@@ -84,7 +87,8 @@ def split_observation(observation: Observation, goal: FloatArray | None) -> tupl
         )
     batched = measured.ndim == 2
     measured = np.atleast_2d(measured)
-    if not np.isfinite(measured).all():
+    finite = np.isfinite(measured).all(1)
+    if not (finite | np.isnan(measured).all(1) if missing else finite).all():
         raise ValueError(f"observation must be finite, got {measured.tolist()}; check the environment")
     return measured, _goal_rows(goal, len(measured)), batched
 

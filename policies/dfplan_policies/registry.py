@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,17 +69,43 @@ class PolicyEntry:
         return f"{self.name}:{self.argument}" if self.argument else self.name
 
 
+def _planner(request: PolicyRequest, name: str) -> Any:
+    """Return the request's planner, or load its checkpoint."""
+    if request.planner is not None:
+        return request.planner
+    if request.checkpoint is None:
+        raise ValueError(f"the policy {name!r} needs a checkpoint, got none; pass a bundled name, a folder or a Hub id")
+    from dfplan import DFPlanner
+
+    return DFPlanner.from_pretrained(request.checkpoint, device=request.device)
+
+
 def _df(request: PolicyRequest) -> Policy:
     from dfplan_policies.df import DFPolicy
 
-    planner = request.planner
-    if planner is None:
-        if request.checkpoint is None:
-            raise ValueError("the policy 'df' needs a checkpoint, got none; pass a bundled name, a folder or a Hub id")
-        from dfplan import DFPlanner
+    return DFPolicy(_planner(request, "df"), goal=request.goal, seed=request.seed, **request.options)
 
-        planner = DFPlanner.from_pretrained(request.checkpoint, device=request.device)
-    return DFPolicy(planner, goal=request.goal, seed=request.seed, **request.options)
+
+def _act(request: PolicyRequest) -> Policy:
+    from dfplan_policies.act import ActPolicy
+
+    _check_options("act", ActPolicy, request.options)
+    return ActPolicy(_planner(request, "act"), goal=request.goal, seed=request.seed, **request.options)
+
+
+def _mpc(request: PolicyRequest) -> Policy:
+    from dfplan_policies.mpc import ModelPredictivePolicy
+
+    _check_options("mpc", ModelPredictivePolicy, request.options)
+    return ModelPredictivePolicy(_planner(request, "mpc"), goal=request.goal, seed=request.seed, **request.options)
+
+
+def _check_options(name: str, policy: type, options: Mapping[str, Any]) -> None:
+    """Refuse options that a policy does not have."""
+    known = [p for p in signature(policy).parameters if p not in ("planner", "goal", "seed")]
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of the policy {name!r}", option, known)
 
 
 def _waypoint(request: PolicyRequest) -> Policy:
@@ -113,6 +140,8 @@ def _sb3(request: PolicyRequest) -> Policy:
 
 _BUILT_IN = (
     PolicyEntry("df", "Diffusion Forcing planner; an executor follows its plans", _df, plans=True),
+    PolicyEntry("act", "the same model without a plan: denoise the next actions, execute, ask again", _act, plans=True),
+    PolicyEntry("mpc", "optimise actions in the model's own imagination (interleaved tokens)", _mpc, plans=True),
     PolicyEntry("waypoint", "the controller that made the data: shortest cell path, waypoint by waypoint", _waypoint),
     PolicyEntry("random", "uniform random actions", _random),
     PolicyEntry("replay", "the recorded actions of an evaluation's run folder", _replay, argument="FILE"),

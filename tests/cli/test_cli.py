@@ -37,7 +37,7 @@ def dfplan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
 
 
 def environment() -> dict[str, str]:
-    sources = [str(ROOT), str(ROOT / "envs"), str(ROOT / "policies")]
+    sources = [str(ROOT), str(ROOT / "envs"), str(ROOT / "policies"), str(ROOT / "benchmarks")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sources), "OMP_NUM_THREADS": "1"}
 
 
@@ -132,10 +132,29 @@ def test_eval_and_plan_with_a_planner(dfplan: Any, tmp_path: Path) -> None:
     assert code == 0
     plan = json.loads(out)
     assert plan["samples"] == 2 and plan["network_evaluations"] == 4 and plan["goal"] == [1, 1]
+    code, out, _ = dfplan("plan", "--env", "maze2d-umaze", *options, "--budget-ms", 0.001, "--out", "q", "--json")
+    assert code == 0 and json.loads(out)["samples"] == 2  # one batch at least
+    assert json.loads((tmp_path / "q" / "config.json").read_text())["budget_ms"] == 0.001
+    code, _, err = dfplan("plan", "--env", "maze2d-umaze", *options, "--budget-ms", 0, "--out", "r")
+    assert code != 0 and "budget_ms must be above 0, got 0" in err
     assert abs(plan["start"][0] - 3) <= 0.1 and abs(plan["start"][1] - 1) <= 0.1
     pytest.importorskip("matplotlib")
     assert files >= {"paths.png", "denoising.gif"}
     assert {p.name for p in (tmp_path / "p").iterdir()} == {"config.json", "plan.json", "plan.png", "denoising.gif"}
+
+
+def test_plan_keeps_out_of_forbidden_discs(dfplan: Any, tmp_path: Path) -> None:
+    # Catches: discs that do not reach the planner, or only the last of them.
+    tiny = tiny_checkpoint(tmp_path / "tiny")
+    seen = []
+    for avoid in (["--avoid", "2,3,0.9"], ["--avoid", "3,1,0.9", "--avoid", "2,3,0.9"]):
+        options = ("--checkpoint", tiny, "--samples", 2, "--start", "3,1", "--json", *avoid)
+        code, out, err = dfplan("plan", "--env", "maze2d-umaze", *options, "--out", "p")
+        assert code == 0, err
+        seen.append(json.loads(out)["states"])
+    assert seen[0] != seen[1]
+    config = json.loads((tmp_path / "p" / "config.json").read_text())
+    assert config["avoid"] == [[3.0, 1.0, 0.9], [2.0, 3.0, 0.9]]
 
 
 def test_without_the_extra_the_numbers_come_all_the_same(
@@ -190,6 +209,10 @@ def test_replay_on_other_starts_is_refused(dfplan: Any) -> None:
         (["eval", "--env", "maze2d-umaze", "--policy", "random", "--out", "file.txt"], "but file.txt is a file"),
         (["eval", "--env", "maze2d-open"], "no checkpoint is bundled for maze2d-open-v0"),
         (["plan", "--env", "maze2d-umaze", "--checkpoint", "TINY", "--start", "3;1"], "must be two numbers ROW,COLUMN"),
+        (
+            ["plan", "--env", "maze2d-umaze", "--checkpoint", "TINY", "--avoid", "2,3"],
+            "three numbers ROW,COLUMN,RADIUS",
+        ),
         (["plan", "--env", "maze2d-umaze", "--checkpoint", "TINY", "--start", "0,0"], "must be a free cell"),
         (["plan", "--env", "maze2d-umaze", "--checkpoint", "nowhere/at/all"], "nowhere/at/all"),
     ],

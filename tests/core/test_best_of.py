@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dfplan.best_of import BestOf, best_of, cycle_scales, seeded, time_is_left
+from dfplan.best_of import BestOf, Stopwatch, best_of, cycle_scales, seeded
 from dfplan.sampler import sample
 from dfplan.selection import Judge, arrival_score, arrival_steps, best, feasible, select
 from tests.core.deceptive import GOAL, JUDGE, MODEL, ORDER, TABLE, Clock, S, cost, run, start
@@ -81,7 +81,10 @@ def test_no_batch_is_begun_that_would_end_too_late() -> None:
     assert with_budget(1e9, *[0.01] * 4).batches == 4
     assert with_budget(None, *[9.0] * 4).batches == 4
     assert with_budget(250.0, 0.1, 0.1).milliseconds == pytest.approx(200.0)
-    assert time_is_left(60.0, 40.0, 100.0) and not time_is_left(60.0, 41.0, 100.0) and time_is_left(9e9, 1.0, None)
+    watch = Stopwatch(110.0, Clock(0.04, 0.02, 0.02))
+    assert watch.more() and (watch.lap(), watch.more()) == (pytest.approx(40.0), True)
+    assert (watch.lap(), watch.longest_ms) == (pytest.approx(60.0), pytest.approx(40.0)) and watch.more()
+    assert watch.lap() == pytest.approx(80.0) and not watch.more()
 
 
 def test_a_longer_budget_only_adds_candidates() -> None:

@@ -207,7 +207,9 @@ def test_a_history_may_have_holes(monkeypatch: pytest.MonkeyPatch) -> None:
     begun = past(1, valid=torch.tensor([[False, True]]))
     no_obs = {index: v for index, v in HISTORY.items() if index not in (e("o", -1), e("o", -2))}
     late = {index: v for index, v in HISTORY.items() if index in (e("o", -1), e("a", -1, 0), e("a", -1, 1))}
-    for history, known in ((hole, no_obs), (begun, late)):
+    blind = past(1, valid=torch.tensor([[False, True]]), levels=torch.tensor([[0, K]]))  # what came first would matter
+    acted = {index: v for index, v in HISTORY.items() if index in (e("a", -1, 0), e("a", -1, 1))}
+    for history, known in ((hole, no_obs), (begun, late), (blind, acted)):
         found = PLANNER.estimate([[0.0]], history=history, obs_level=K)
         expected = WORLD.given(known, [e("o")]).mean.float()
         torch.testing.assert_close(NORM.obs(found).flatten(), expected, atol=1e-4, rtol=0)

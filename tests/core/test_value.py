@@ -173,7 +173,7 @@ def test_an_absent_token_is_a_token_at_level_k() -> None:
 def test_columns_that_a_token_does_not_use_are_not_looked_at() -> None:
     # Catches: a mask of other positions.
     spec = small_spec()
-    model, tokens = random_value(spec), torch.tensor([0, 1, 3])
+    model, tokens = random_value(spec), torch.tensor([0, 3, spec.plan_tokens])
     x = noisy(2, width=spec.width, tokens=3)
     k = torch.tensor([[0, 0, 5], [0, 3, 9]])
     other = torch.where(spec.column_mask()[tokens], x, torch.full_like(x, 7.0))
@@ -188,6 +188,14 @@ def test_a_sample_does_not_depend_on_the_batch() -> None:
     assert together.shape == (3,)
     for b in range(3):
         torch.testing.assert_close(together[b : b + 1], model(x[b : b + 1], LEVELS[b : b + 1]))
+
+
+def test_the_scale_of_the_returns_is_undone() -> None:
+    # Catches: returns in units of their spread.
+    model, x = random_value(), noisy(3)
+    before = model(x, LEVELS)
+    model.set_scale(5.0, 6.0)
+    torch.testing.assert_close(model(x, LEVELS), 5 + 2 * (before - 2))
 
 
 def test_gradient_matches_finite_differences() -> None:
@@ -243,7 +251,7 @@ def test_padding_is_shown_at_level_k() -> None:
 
 @pytest.mark.parametrize("kind", ["path", "bundle", "interleaved"])
 def test_windows_of_every_layout_can_be_learned_and_the_same_seed_gives_the_same_bits(kind: str) -> None:
-    # Catches: positions of another layout; a draw that is not seeded.
+    # Catches: positions of another layout; a draw that is not seeded, or that uses up torch's global numbers.
     spec, data = small_spec(kind=kind), walks()
     norm = fitted(spec, data)
     windows = WindowSampler(data, spec, norm)
@@ -253,7 +261,9 @@ def test_windows_of_every_layout_can_be_learned_and_the_same_seed_gives_the_same
         training = ValueTraining(steps=3, batch=8, seed=seed)
         return train_value(windows.draw, returns, spec, ValueConfig(width=8, heads=1, layers=1), training).state_dict()
 
+    state = torch.random.get_rng_state()
     one, two, three = run(0), run(0), run(1)
+    assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(one[n], two[n]) for n in one)
     assert not torch.equal(one["content.weight"], three["content.weight"])
 

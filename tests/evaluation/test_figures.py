@@ -113,3 +113,17 @@ def test_a_real_plan_is_drawn_and_without_trace_refused(tmp_path: Path) -> None:
     assert figures.draw_plan(plan, view_plan(plan, record.goal), maze, tmp_path / "p.png", "x").stat().st_size > 1000
     with pytest.raises(ValueError, match="holds no trace"):
         figures.draw_denoising(planner.plan(record.observations[:1], record.goal), maze, tmp_path / "d.gif", "x")
+
+
+def test_samples_are_drawn_side_by_side_with_forbidden_discs(tmp_path: Path) -> None:
+    # Catches: panels that are not drawn, discs in another frame than the samples.
+    from dfplan.plotting import PlansPanel, guided_figure
+
+    maze = MazeMap(["#####", "#OOO#", "#####"])
+    panels = [PlansPanel(str(i), np.ones((2, 4, 4)) * i) for i in range(3)]
+    one = guided_figure(tmp_path / "one.png", maze, panels[:1])
+    three = guided_figure(tmp_path / "three.png", maze, panels, discs=[(1.0, 2.0, 0.4)], goal=(1.0, 1.0))
+    widths = [int.from_bytes(path.read_bytes()[16:20], "big") for path in (one, three)]
+    assert widths[1] == 3 * widths[0]
+    with pytest.raises(ValueError, match="at least one panel"):
+        guided_figure(tmp_path / "none.png", maze, [])

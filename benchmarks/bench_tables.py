@@ -1,0 +1,152 @@
+"""Tables of the reproductions (`dfplan bench`), for `tables.py`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def load(name: str) -> dict[str, Any]:
+    """Read a result; an empty dictionary if it has not been made."""
+    path = RESULTS / f"bench-{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a Markdown table; "not run" if there is nothing in it."""
+    if not rows:
+        return "not run"
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def made_by(name: str) -> str:
+    """Say what a result was made with."""
+    r = load(name)
+    if not r:
+        return "not run"
+    git = (r["git"]["revision"] or "unknown")[:10]
+    machine = f"{r['hardware']['cpu']}, {r['hardware']['threads']} thread"
+    return f"`{r['command']}` (seed {r['seed']}, revision {git}, {machine})"
+
+
+def rate(value: dict[str, float]) -> str:
+    """Write a share with its 95 % interval, in percent."""
+    return f"{100 * value['rate']:.1f} ({100 * value['low']:.1f} to {100 * value['high']:.1f})"
+
+
+def pm(value: dict[str, float], digits: int = 3) -> str:
+    """Write a mean with its standard error."""
+    return f"{value['mean']:.{digits}f} ± {value['stderr']:.{digits}f}"
+
+
+def cross() -> str:
+    """Where paths end, by the number of remembered tokens."""
+    r = load("cross")
+    rows = [
+        (f"{n} tokens" if n != "1" else "the last token only", *(rate(row[k]) for k in ("cross", "V", "U", "nowhere")),
+         " / ".join(str(c) for c in row["ends_per_corner"]))
+        for n, row in r.get("memory", {}).items()
+    ]  # fmt: skip
+    head = ("memory of the second half", "straight, %", "V, %", "back, %", "no corner, %", "ends in each corner")
+    return table(head, rows)
+
+
+def cross_slopes() -> str:
+    """What the slope does when the memory is dropped."""
+    r = load("cross")
+    rows = [
+        (slope, *(rate(row[k]) for k in ("cross", "V", "U", "nowhere")))
+        for slope, row in r.get("without_memory_by_slope", {}).items()
+    ]
+    return table(("slope, rows per token", "straight, %", "V, %", "back, %", "no corner, %"), rows)
+
+
+def rollout() -> str:
+    """Distances from the true law, by method and length."""
+    r = load("rollout")
+    rows = []
+    for process, found in r.get("processes", {}).items():
+        for method, row in found["methods"].items():
+            cells = row["by_length"]
+            last = cells[str(max(r["times"]))]
+            walls = f"{100 * last['in_wall']:.1f}" if "in_wall" in last else "-"
+            distances = [pm(cells[str(t)]["pairs"]) for t in r["times"]]
+            rows.append((process, method, *distances, f"{100 * last['diverged']:.0f}", walls))
+        floor = found["data_against_data"]
+        walls = f"{100 * floor['in_wall']:.1f}" if "in_wall" in floor else "-"
+        rows.append((process, "*data against data*", *[pm(floor["pairs"])] * len(r["times"]), "0", walls))
+    times = [f"{t} x" for t in r.get("times", [])]
+    return table(("process", "method", *times, "diverged, %", "in walls, %"), rows)
+
+
+def toy() -> str:
+    """The lottery toy by schedule and number of futures."""
+    rows = []
+    for schedule, row in load("schedules").get("rows", {}).get("toy", {}).items():
+        for n, cell in row.items():
+            rows.append(
+                (schedule, "ordinary" if n == "mean" else n, rate(cell["sure"]),
+                 f"{cell['expected_reward']:.3f} ± {cell['expected_reward_stderr']:.3f}",
+                 f"{cell['reward_variance']:.3f}", f"{cell['dreamed_reward']:.2f}", f"{cell['ms_per_plan']:.2f}")
+            )  # fmt: skip
+    head = (
+        "schedule",
+        "futures N",
+        "sure route, %",
+        "expected reward",
+        "variance",
+        "reward in the plan",
+        "ms per plan",
+    )
+    return table(head, rows)
+
+
+def guided_maze() -> str:
+    """The maze whose goal only the guidance knows."""
+    rows = []
+    for schedule, row in load("schedules").get("rows", {}).get("maze", {}).items():
+        for n, cell in row.items():
+            rows.append(
+                (schedule, "ordinary" if n == "mean" else n, pm(cell["score"], 1), f"{cell['success_rate']:.2f}",
+                 f"{cell['plan_ms']:.0f}")
+            )  # fmt: skip
+    return table(("schedule", "futures N", "score", "success", "ms per plan"), rows)
+
+
+def forecasting() -> str:
+    """CRPS_sum by method."""
+    r = load("forecasting")
+    gaps = r.get("difference_to_zig_zag", {})
+    rows = [
+        (name, pm(row["crps_sum"], 4), pm(gaps[name], 4) if name in gaps else "-")
+        for name, row in sorted(r.get("methods", {}).items(), key=lambda item: item[1]["crps_sum"]["mean"])
+    ]
+    return table(("method", "CRPS_sum, lower is better", "minus Diffusion Forcing with a zig-zag, paired"), rows)
+
+
+def cache() -> str:
+    """Milliseconds per control step with and without memory."""
+    rows = [
+        (name, str(int(c["history"])), f"{c['memory_ms']:.1f}", f"{c['recompute_ms']:.1f}", f"{c['ratio']:.1f}")
+        for name, found in load("cache").get("rows", {}).items()
+        for c in found
+    ]
+    return table(("network", "tokens of history", "with memory, ms", "recomputed, ms", "ratio"), rows)
+
+
+NAMES = ("cross", "rollout", "schedules", "likelihood", "corrupted", "five-questions", "forecasting", "cache")
+TABLES: dict[str, Callable[[], str]] = {
+    "cross": cross,
+    "cross-slopes": cross_slopes,
+    "rollout": rollout,
+    "toy": toy,
+    "guided-maze": guided_maze,
+    "forecasting": forecasting,
+    "cache": cache,
+    **{f"made-by-{name}": (lambda name=name: made_by(name)) for name in NAMES},  # type: ignore[misc]
+}
