@@ -41,12 +41,15 @@ class Windows:
 
 
 def windows(planner: DFPlanner, count: int, seed: int) -> Windows:
-    """Cut windows with a whole history out of a new tour by the data's recipe."""
+    """Cut windows with a whole history out of a new tour by the data's recipe, each between two targets as there."""
     from dfplan_envs.maze2d.generate import generate_tour
 
     F, h = planner.spec.stride, planner.spec.history
     tour = generate_tour("umaze", 100 * count, [seed, 1000], noisy=True)
-    now = np.random.default_rng(seed).integers(h * F, 100 * count - AHEAD * F, count)[:, None]
+    targets = np.append(0, np.asarray(tour["timeouts"]).cumsum())
+    every = np.arange(h * F, 100 * count - AHEAD * F)
+    whole = every[targets[every - h * F] == targets[every + AHEAD * F]]
+    now = np.random.default_rng(seed).choice(whole, count)[:, None]
     past, ahead = np.arange(-h * F, 0), np.arange(AHEAD * F + 1)
 
     def take(name: str, steps: Any) -> Tensor:
@@ -94,12 +97,13 @@ def world_model(planner: DFPlanner, w: Windows) -> dict[str, Any]:
         "model": planner.imagine(now, w.actions, steps=1)[:, 1:], "with_history": told,
         "constant_velocity": straight, "no_motion": now[:, None].expand_as(true),
     }  # fmt: skip
-    wrong = w.actions[torch.arange(len(now)).roll(1)]
-    swapped = planner.imagine(now, wrong, steps=1)[:, 1:]
+    others = w.actions.roll(1, 0)
+    led = simulate(now, others, planner.spec.stride)[:, 1:]
+    off = {"model": planner.imagine(now, others, steps=1)[:, 1:], "as_recorded": true}
     speed = (told - true)[:, 0, 2:].norm(dim=-1).numpy()
     return {
         "position_error": {name: errors(v, true) for name, v in found.items()},
-        "other_actions": errors(swapped, true)[0], "velocity_error_one_step": mean_interval(speed),
+        "other_actions_position_error": {name: errors(v, led) for name, v in off.items()}, "velocity_error_one_step": mean_interval(speed),
     }  # fmt: skip
 
 
