@@ -30,7 +30,8 @@ def made_by(name: str) -> str:
     if not r:
         return "not run"
     git = (r["git"]["revision"] or "unknown")[:10]
-    return f"`{r['command']}` (seed {r['seed']}, revision {git}, {r['hardware']['cpu']}, {r['hardware']['threads']} thread)"
+    machine = f"{r['hardware']['cpu']}, {r['hardware']['threads']} thread"
+    return f"`{r['command']}` (seed {r['seed']}, revision {git}, {machine})"
 
 
 def rate(value: dict[str, float]) -> str:
@@ -93,7 +94,15 @@ def toy() -> str:
                  f"{cell['expected_reward']:.3f} ± {cell['expected_reward_stderr']:.3f}",
                  f"{cell['reward_variance']:.3f}", f"{cell['dreamed_reward']:.2f}", f"{cell['ms_per_plan']:.2f}")
             )  # fmt: skip
-    head = ("schedule", "futures N", "sure route, %", "expected reward", "variance", "reward in the plan", "ms per plan")
+    head = (
+        "schedule",
+        "futures N",
+        "sure route, %",
+        "expected reward",
+        "variance",
+        "reward in the plan",
+        "ms per plan",
+    )
     return table(head, rows)
 
 

@@ -118,8 +118,8 @@ def train_sequences(
         The network with averaged weights, in evaluation mode. The same seed gives the same bits on a CPU.
 
     Raises:
-        ValueError: If the data do not fit, are not finite, the loss is not finite, or a recurrent network is to have full
-            attention.
+        ValueError: If the data do not fit or are not finite, the loss is not finite, or a recurrent network is to have
+            full attention.
     """
     config = config or SequenceTraining()
     if data.ndim != 3 or data.shape[2] != spec.width or data.shape[1] < spec.tokens or len(data) == 0:

@@ -103,8 +103,9 @@ def world_model(planner: DFPlanner, w: Windows) -> dict[str, Any]:
     speed = (told - true)[:, 0, 2:].norm(dim=-1).numpy()
     return {
         "position_error": {name: errors(v, true) for name, v in found.items()},
-        "other_actions_position_error": {name: errors(v, led) for name, v in off.items()}, "velocity_error_one_step": mean_interval(speed),
-    }  # fmt: skip
+        "other_actions_position_error": {name: errors(v, led) for name, v in off.items()},
+        "velocity_error_one_step": mean_interval(speed),
+    }
 
 
 def inverse_dynamics(planner: DFPlanner, w: Windows) -> dict[str, Any]:

@@ -31,12 +31,15 @@ class Process:
         return self.data.abs().amax((0, 1))
 
 
-def _normalised(name: str, raw: Tensor) -> Process:
-    mean, std = raw.mean((0, 1)), raw.std((0, 1))
+def _normalised(name: str, raw: Tensor, like: Process | None = None) -> Process:
+    """Normalise by the statistics of the sequences, or by those of others."""
+    mean, std = (raw.mean((0, 1)), raw.std((0, 1))) if like is None else (like.mean.double(), like.std.double())
     return Process(name, ((raw - mean) / std).float(), mean.float(), std.float())
 
 
-def lorenz(count: int, length: int, seed: int, *, step: float = 0.08, substeps: int = 8) -> Process:
+def lorenz(
+    count: int, length: int, seed: int, *, step: float = 0.08, substeps: int = 8, like: Process | None = None
+) -> Process:
     """Integrate Lorenz-63 (sigma 10, rho 28, beta 8/3) by Runge-Kutta of fourth order, a token every ``step``.
 
     Source:
@@ -59,10 +62,12 @@ def lorenz(count: int, length: int, seed: int, *, step: float = 0.08, substeps: 
             x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
         if t >= 60:
             rows.append(x)
-    return _normalised("Lorenz-63", torch.stack(rows, 1))
+    return _normalised("Lorenz-63", torch.stack(rows, 1), like)
 
 
-def maze_ball(count: int, length: int, seed: int, *, maze: str = "umaze", stride: int = 8) -> Process:
+def maze_ball(
+    count: int, length: int, seed: int, *, maze: str = "umaze", stride: int = 8, like: Process | None = None
+) -> Process:
     """Record the ball of a maze on its endless tour (D4RL's controller with its noise), a token every ``stride`` steps.
 
     Columns are x, y in cells and their velocities.
@@ -70,7 +75,8 @@ def maze_ball(count: int, length: int, seed: int, *, maze: str = "umaze", stride
     from dfplan_envs.maze2d.generate import generate_tour  # the simulator is needed only here
 
     states = generate_tour(maze, count * length * stride, seed, noisy=True)["observations"]
-    return _normalised("ball in a maze", torch.from_numpy(states).double().reshape(count, length, stride, 4)[:, :, 0])
+    raw = torch.from_numpy(states).double().reshape(count, length, stride, 4)[:, :, 0]
+    return _normalised("ball in a maze", raw, like)
 
 
 def in_wall(states: Tensor, maze: str = "umaze") -> Tensor:

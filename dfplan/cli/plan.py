@@ -36,6 +36,10 @@ def plan_command(
     steps: o.Steps = None,
     attention: o.Attention = None,
     eta: o.Eta = None,
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(help="Draw batch after batch of candidates for this many milliseconds (at least one batch)."),
+    ] = None,
     threads: o.Threads = None,
     device: o.Device = "cpu",
     out: o.Out = None,
@@ -61,6 +65,7 @@ def plan_command(
     o.warn_if_foreign(planner.checkpoint.env, env_id)
     chosen = o.given(samples=samples, schedule=schedule, slope=slope, steps=steps, attention=attention, eta=eta)
     o.check_plan_options(planner, chosen)
+    chosen |= o.given(budget_ms=budget_ms)
     generator = torch.Generator().manual_seed(seed)
     measured, target = observation["observation"], observation["desired_goal"]
     plan = planner.plan(measured, target, generator=generator, trace=True, guidance=_guidance(discs), **chosen)

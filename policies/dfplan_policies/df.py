@@ -92,7 +92,7 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         history: Whether the planner is told what came before, if its layout has a history.
         trust: Share of K at which a plan takes a state that was imagined because its observation is missing.
         **plan_options: Passed to ``planner.plan``: ``samples``, ``schedule``, ``slope``, ``steps``, ``attention``,
-            ``eta``, ``hold``, ``guidance``.
+            ``eta``, ``hold``, ``guidance``, ``steering``, ``score``, ``budget_ms``, ``search``.
 
     Raises:
         ValueError: If a number is out of range or a name unknown.

@@ -37,7 +37,7 @@ def dfplan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
 
 
 def environment() -> dict[str, str]:
-    sources = [str(ROOT), str(ROOT / "envs"), str(ROOT / "policies")]
+    sources = [str(ROOT), str(ROOT / "envs"), str(ROOT / "policies"), str(ROOT / "benchmarks")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sources), "OMP_NUM_THREADS": "1"}
 
 
@@ -132,6 +132,11 @@ def test_eval_and_plan_with_a_planner(dfplan: Any, tmp_path: Path) -> None:
     assert code == 0
     plan = json.loads(out)
     assert plan["samples"] == 2 and plan["network_evaluations"] == 4 and plan["goal"] == [1, 1]
+    code, out, _ = dfplan("plan", "--env", "maze2d-umaze", *options, "--budget-ms", 0.001, "--out", "q", "--json")
+    assert code == 0 and json.loads(out)["samples"] == 2  # one batch at least
+    assert json.loads((tmp_path / "q" / "config.json").read_text())["budget_ms"] == 0.001
+    code, _, err = dfplan("plan", "--env", "maze2d-umaze", *options, "--budget-ms", 0, "--out", "r")
+    assert code != 0 and "budget_ms must be above 0, got 0" in err
     assert abs(plan["start"][0] - 3) <= 0.1 and abs(plan["start"][1] - 1) <= 0.1
     pytest.importorskip("matplotlib")
     assert files >= {"paths.png", "denoising.gif"}

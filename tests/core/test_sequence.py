@@ -62,9 +62,9 @@ def test_loss_by_hand(name: str, levels: str, valid: Tensor | None) -> None:
             rungs = torch.zeros(i, dtype=torch.int64) if levels == "teacher_forcing" else k[b, past]
             x, level = torch.cat([values, noisy[[t]]])[None], torch.cat([rungs, k[b, [t]]])[None]
             raw = model.network(x, level, Cond(tokens=torch.tensor([*past, t])))[0, -1]
-            total, count = total + float((raw - target[t]).square().mean()), count + 1
+            total, count = total + float((raw - target[t]).detach().square().mean()), count + 1
     found = sequence_loss(model, x0, levels, generator(1), valid=valid)
-    assert float(found) == pytest.approx(total / count, rel=1e-6)
+    assert float(found.detach()) == pytest.approx(total / count, rel=1e-6)
 
 
 @models
@@ -199,7 +199,7 @@ def process() -> Tensor:
 ])  # fmt: skip
 def test_it_learns_to_forecast(network: Any, levels: str, process: Tensor) -> None:
     # Catches: gradients of the wrong sign, a past that is not seen, a forecast that is the last value or the mean. At
-    # level K the prediction is the conditional mean, 0.9 times the last value. Measured: 0.02 to 0.10.
+    # level K the prediction is the conditional mean, 0.9 times the last value. Measured: 0.05 to 0.13.
     config = SequenceTraining(steps=200, batch=32, lr=1e-2, ema=0.95, levels=levels, precision="fp32")
     model = train_sequences(process, SequenceSpec(1, 6), network, config)
     last = torch.linspace(-1.5, 1.5, 13)
@@ -208,7 +208,6 @@ def test_it_learns_to_forecast(network: Any, levels: str, process: Tensor) -> No
     with torch.no_grad():
         forecast = model(x, k, Cond())[:, 3, 0]
     error = (forecast - 0.9 * last).square().mean().sqrt()
-    print("RMSE", float(error))
     assert float(error) < 0.25  # the mean of the process would be off by 0.84
     gain = (forecast * last).sum() / last.square().sum()
     assert 0.7 < float(gain) < 1.1

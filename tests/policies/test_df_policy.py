@@ -211,3 +211,29 @@ def test_goal_reached_needs_no_more_plans_and_leaving_it_does() -> None:
         counts.append(len(state.memories[0].plans))
     assert counts[149] == counts[100] and counts[-1] > counts[149]
     assert np.linalg.norm(ball.state[:2] - [6, 0]) < 1.0
+
+
+def test_search_score_and_budget_reach_the_planner() -> None:
+    # Catches: an option that the policy keeps to itself, or that does not go with what it passes on its own.
+    import torch
+
+    from dfplan.planner import DFPlanner
+    from dfplan.tree import TreeConfig
+    from tests.core.tiny import tiny_checkpoint
+
+    calls: list[Any] = []
+
+    class Watched(DFPlanner):
+        def plan(self, *args: Any, **options: Any) -> Any:
+            calls.append(super().plan(*args, **options))
+            return calls[-1]
+
+    planner, observation = Watched(tiny_checkpoint()), batch(2, 2)
+    search = TreeConfig(scales=(0.0,), copies=2, block=2, expansions=4)
+    score = lambda states: -states[:, -1, 0].abs()  # noqa: E731
+    actions = [DFPolicy(planner, search=search, score=score, samples=3).predict(observation)[0] for _ in range(2)]
+    assert np.array_equal(*actions) and [len(p.search) for p in calls] == [1] * 4
+    for p in calls:
+        assert p.search[0].expansions == 4 and torch.equal(p.score, score(p.observations))
+    DFPolicy(planner, budget_ms=1e-3, score=score, samples=3).predict(observation)
+    assert calls[-1].candidates.shape[1] == 3 and calls[-1].search is None
