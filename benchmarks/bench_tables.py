@@ -139,6 +139,51 @@ def cache() -> str:
     return table(("network", "tokens of history", "with memory, ms", "recomputed, ms", "ratio"), rows)
 
 
+def corrupted() -> str:
+    """Scores under missing and noisy observations, labelled and not."""
+    r, rows = load("corrupted"), []
+    for kind, unit in (("missing", "missing"), ("noise", "std of noise")):
+        for amount, cell in r.get(kind, {}).items():
+            what = f"{100 * float(amount):.0f} % {unit}" if kind == "missing" else f"{amount} {unit}"
+            rows.append((what, *(pm(cell[name], 1) for name in ("labelled", "as_if_clean", "difference"))))
+    return table(("observations", "labelled as what they are", "taken for clean", "difference, same starts"), rows)
+
+
+def world_model() -> str:
+    """Errors of the world model by tokens ahead."""
+    found = load("five-questions").get("world_model", {}).get("position_error", {})
+    some = next(iter(found.values()), [])
+    steps = [i for i in (0, 1, 3, 7) if i < len(some)]
+    rows = [(name.replace("_", " "), *(pm(v[i]) for i in steps)) for name, v in found.items()]
+    return table(("position error, cells", *(f"{i + 1} token{'s' if i else ''} ahead" for i in steps)), rows)
+
+
+def inverse_dynamics() -> str:
+    """Where inferred actions lead, against the states they were inferred from."""
+    found = load("five-questions").get("inverse_dynamics", {}).get("reached_one_token", {})
+    return table(("actions executed", "cells from the wanted state, one token"), [(n, pm(v)) for n, v in found.items()])
+
+
+def acting() -> str:
+    """Scores of planner and policies from one checkpoint."""
+    found = load("five-questions").get("acting", {})
+    rows = [(n, pm(v["score"], 1), rate(v["success"]), str(v["episodes"])) for n, v in found.items()]
+    return table(("who acts", "score", "success, %", "episodes"), rows)
+
+
+def likelihood() -> str:
+    """Gaps between bound and exact log-likelihood with the exact denoiser."""
+    rows = []
+    for levels, found in load("likelihood").get("exact", {}).items():
+        for schedule, cell in found.items():
+            rows.append((f"exact denoiser, K = {levels}", schedule, pm(cell["gap_nats"]), f"{cell['correlation']:.4f}"))
+    for name, found in load("likelihood").get("trained", {}).items():
+        for schedule, cell in found.items():
+            if isinstance(cell, dict) and "gap_nats" in cell:
+                rows.append((name, schedule, pm(cell["gap_nats"]), f"{cell['correlation']:.4f}"))
+    return table(("denoiser", "schedule or task", "exact minus bound, nats", "correlation"), rows)
+
+
 NAMES = ("cross", "rollout", "schedules", "likelihood", "corrupted", "five-questions", "forecasting", "cache")
 TABLES: dict[str, Callable[[], str]] = {
     "cross": cross,
@@ -148,5 +193,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "guided-maze": guided_maze,
     "forecasting": forecasting,
     "cache": cache,
+    "corrupted": corrupted,
+    "world-model": world_model,
+    "inverse-dynamics": inverse_dynamics,
+    "acting": acting,
+    "likelihood": likelihood,
     **{f"made-by-{name}": (lambda name=name: made_by(name)) for name in NAMES},  # type: ignore[misc]
 }

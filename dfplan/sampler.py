@@ -62,21 +62,19 @@ def present_tokens(k: Tensor, k_next: Tensor, order: Tensor, levels: int, causal
     return present
 
 
-def settled_rows(S: Tensor, order: Tensor, levels: int) -> Tensor:
+def settled_rows(S: Tensor, order: Tensor) -> Tensor:
     """Find from which row on each token, and everything at or before it in causal order, never changes again.
 
     Args:
         S: int64 (M+1, n).
         order: int64 (n,).
-        levels: K; a token that stays there is never settled, nobody looks at it.
 
     Returns:
-        int64 (n,), 0..M, or M + 1 for never.
+        int64 (n,), 0..M.
     """
     M = len(S) - 1
     rows = torch.arange(1, M + 1)[:, None]
     last = torch.where(S[1:] != S[:-1], rows, 0).max(0).values if M else torch.zeros_like(S[0])
-    last = torch.where(S[-1] == levels, M + 1, last)
     before = order[None, :] <= order[:, None]
     return torch.where(before, last[None, :], torch.zeros_like(last)).max(1).values
 
@@ -208,7 +206,7 @@ def sample(
     )  # fmt: skip
     settled = torch.full_like(S[0], len(S))
     if remembering and (cache or keep_memory or commit == "noisy") and hold == "copy":
-        settled = settled_rows(S, order, K) - int(commit == "noisy")
+        settled = settled_rows(S, order) - int(commit == "noisy")
     walk = _Walk(x, memory, torch.zeros_like(finish), x.clone())
     history = [x] if trace else []
     for m in range(len(S) - 1):

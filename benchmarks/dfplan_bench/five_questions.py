@@ -15,12 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dfplan.data import episodes_from_tours
 from dfplan.evaluation import evaluate
 from dfplan.planner import DFPlanner, History
 from dfplan.plotting import Line, Panel, panels_figure
 from dfplan_bench.common import mean_interval, wilson
-from dfplan_envs.maze2d import generate_tour
 from dfplan_policies import ActPolicy, DFPolicy, ModelPredictivePolicy
 
 CHECKPOINT, ENV = "maze2d-umaze-interleaved", "maze2d-umaze"
@@ -43,25 +41,22 @@ class Windows:
 
 
 def windows(planner: DFPlanner, count: int, seed: int) -> Windows:
-    """Cut windows with a whole history out of new episodes made by the data's recipe."""
+    """Cut windows with a whole history out of a new tour by the data's recipe, each between two targets as there."""
+    from dfplan_envs.maze2d.generate import generate_tour
+
     F, h = planner.spec.stride, planner.spec.history
-    data = episodes_from_tours([generate_tour("umaze", 40 * count, seed + 1000, noisy=True)])
-    rng = np.random.default_rng(seed)
-    lengths = np.asarray(data.lengths)
-    begin = np.cumsum(lengths) - lengths
-    fits = np.flatnonzero(lengths >= (h + AHEAD) * F)
-    episode = rng.choice(fits, count)
-    now = rng.integers(h * F, lengths[episode] - AHEAD * F + 1)
-    step, row = begin[episode] + now, begin[episode] + episode + now
-    past, ahead = np.arange(-h * F, 0), np.arange(AHEAD * F)
+    tour = generate_tour("umaze", 100 * count, [seed, 1000], noisy=True)
+    targets = np.append(0, np.asarray(tour["timeouts"]).cumsum())
+    every = np.arange(h * F, 100 * count - AHEAD * F)
+    whole = every[targets[every - h * F] == targets[every + AHEAD * F]]
+    now = np.random.default_rng(seed).choice(whole, count)[:, None]
+    past, ahead = np.arange(-h * F, 0), np.arange(AHEAD * F + 1)
 
-    def obs(steps: Any) -> Tensor:
-        return torch.as_tensor(data.observations[row[:, None] + steps])
+    def take(name: str, steps: Any) -> Tensor:
+        return torch.as_tensor(np.asarray(tour[name], dtype=np.float32)[now + steps])
 
-    def act(steps: Any) -> Tensor:
-        return torch.as_tensor(data.actions[step[:, None] + steps])
-
-    return Windows(obs(np.arange(0, AHEAD * F + 1, F)), act(ahead), History(obs(past[::F]), act(past)))
+    history = History(take("observations", past[::F]), take("actions", past))
+    return Windows(take("observations", ahead[::F]), take("actions", ahead[:-1]), history)
 
 
 def simulate(starts: Tensor, actions: Tensor, stride: int) -> Tensor:
@@ -102,13 +97,15 @@ def world_model(planner: DFPlanner, w: Windows) -> dict[str, Any]:
         "model": planner.imagine(now, w.actions, steps=1)[:, 1:], "with_history": told,
         "constant_velocity": straight, "no_motion": now[:, None].expand_as(true),
     }  # fmt: skip
-    wrong = w.actions[torch.arange(len(now)).roll(1)]
-    swapped = planner.imagine(now, wrong, steps=1)[:, 1:]
+    others = w.actions.roll(1, 0)
+    led = simulate(now, others, planner.spec.stride)[:, 1:]
+    off = {"model": planner.imagine(now, others, steps=1)[:, 1:], "as_recorded": true}
     speed = (told - true)[:, 0, 2:].norm(dim=-1).numpy()
     return {
         "position_error": {name: errors(v, true) for name, v in found.items()},
-        "other_actions": errors(swapped, true)[0], "velocity_error_one_step": mean_interval(speed),
-    }  # fmt: skip
+        "other_actions_position_error": {name: errors(v, led) for name, v in off.items()},
+        "velocity_error_one_step": mean_interval(speed),
+    }
 
 
 def inverse_dynamics(planner: DFPlanner, w: Windows) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def _one(
     process: Process, fresh: Process, out: Path, seed: int, quick: bool, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Train and judge all methods on one process; ``fresh`` sequences give contexts and the true law."""
-    spec, sequences = SequenceSpec(width=process.data.shape[2], tokens=WINDOW), 16 if quick else 256
+    spec, sequences = SequenceSpec(width=process.data.shape[2], tokens=WINDOW), 16 if quick else 128
     held, reference = fresh.data[:sequences], fresh.data[sequences:, CONTEXT:]
     times, steps = (TIMES[:1] if quick else TIMES), (60 if quick else 2000)
     rows: dict[str, Any] = {}

@@ -55,7 +55,8 @@ def _finish(
     from dfplan import provenance
     from dfplan.data.files import atomic_path
 
-    origin = {part: getattr(provenance, part)() for part in ("command", "git", "versions", "hardware")}
+    origin: dict[str, Any] = {part: getattr(provenance, part)() for part in ("git", "versions", "hardware")}
+    origin["command"] = f"dfplan bench {name} --seed {result['seed']}{' --quick' if result['quick'] else ''}"
     text = json.dumps({"benchmark": name, "wall_seconds": seconds, **result, **origin}, indent=2, allow_nan=False)
     for path in (out / "metrics.json", json_file):
         if path is not None:

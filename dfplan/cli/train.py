@@ -34,6 +34,10 @@ def train(
     width: Annotated[int, typer.Option(help="Channels of the network.")] = 192,
     layers: Annotated[int, typer.Option(help="Blocks of the transformer.")] = 3,
     heads: Annotated[int, typer.Option(help="Attention heads.")] = 4,
+    positions: Annotated[
+        str,
+        typer.Option(help="Positions of the transformer: learned, or rotary (by causal order, beside the learned)."),
+    ] = "learned",
     noise: Annotated[str, typer.Option(help="Noise table: cosine or linear.")] = "cosine",
     prediction: Annotated[str, typer.Option(help="Head: v, x0 or eps.")] = "v",
     levels: Annotated[
@@ -76,7 +80,7 @@ def train(
     env_id, main_process = _resolve(env), int(os.environ.get("RANK", "0")) == 0
     shape = _shape(env_id, stride, horizon, steps, data)
     network: dict[str, Any] = {"width": width, "noise": noise, "prediction": prediction}
-    network |= {"layers": layers, "heads": heads} if model == "transformer" else {}
+    network |= {"layers": layers, "heads": heads, "positions": positions} if model == "transformer" else {}
     causal_only = model == "recurrent" or levels == "teacher_forcing"
     share = causal if causal is not None else 1.0 if causal_only else 0.7
     config = TrainConfig(
