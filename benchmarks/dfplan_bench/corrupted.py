@@ -56,7 +56,7 @@ def run(
     from dfplan_envs import get_normalized_score
 
     planner = DFPlanner.from_pretrained(checkpoint)
-    episodes = 2 if quick else 64
+    episodes = 2 if quick else 16
     std = planner.norm.obs_std.double().numpy()
 
     def scale(values: Any) -> Any:
