@@ -9,6 +9,7 @@ training shows one level at a time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ TOKENS, WIDTH = 8, 2
 LEVELS = (25, 100, 400)
 ROUNDING = 1e-6  # nats; a single token of unit variance has no gap at all
 TRAINED_LEVELS = 100
+FORCING, FULL = "Diffusion Forcing", "full-sequence diffusion"
+PARTS, FORECAST = "sub-sequences", "second half given the first"
 Pairs = list[tuple[Tensor, Tensor]]
 Matrix = Callable[[int, int], Tensor]
 MATRICES: dict[str, Matrix] = {
@@ -63,14 +66,42 @@ def exact_bounds(model: GaussianDenoiser, pairs: Pairs, matrix: Matrix, variance
     return torch.cat(found)
 
 
-def trained_bounds(model: Any, pairs: Pairs, matrix: Matrix, causal: bool, draws: int, seed: int) -> Tensor:
-    """Estimate the bounds (pairs,) with a trained network."""
-    draw, found = normal_like(torch.Generator().manual_seed(seed)), []
+@dataclass(frozen=True)
+class Task:
+    """What trained networks are asked.
+
+    Attributes:
+        pairs: Positions, and sequences (each, T, D).
+        given: How many of the first positions are given.
+        truth: Exact log-likelihoods of the others (N,).
+        numbers: How many numbers each has (N,).
+    """
+
+    pairs: Pairs
+    given: int
+    truth: Tensor
+    numbers: Tensor
+
+
+def make_task(mean: Tensor, cov: Tensor, pairs: Pairs, given: int = 0) -> Task:
+    """Attach the exact answers: ``ln p(x_A) - ln p(x_given)``."""
+    truth, numbers = [], []
     for where, x0 in pairs:
-        S = matrix(len(where), len(model.alpha_bar) - 1)
+        prior = log_likelihood(mean, cov, x0, where[:given]) if given else 0.0
+        truth.append(log_likelihood(mean, cov, x0, where) - prior)
+        numbers.append(torch.full((len(x0),), float(WIDTH * (len(where) - given))))
+    return Task(pairs, given, torch.cat(truth), torch.cat(numbers))
+
+
+def trained_bounds(model: Any, task: Task, forcing: bool, draws: int, seed: int) -> Tensor:
+    """Estimate the bounds (N,) with a network: causally token by token, or all tokens together that are not given."""
+    draw, found, K = normal_like(torch.Generator().manual_seed(seed)), [], len(model.alpha_bar) - 1
+    for where, x0 in task.pairs:
+        given = torch.arange(len(where)) < task.given
+        together = torch.where(given, 0, full_sequence(len(where), K, steps=K))
         bound = subsequence_bound(
-            model, x0.float(), model.alpha_bar, order=torch.arange(TOKENS), subset=where, schedule=S, causal=causal,
-            draw=draw, draws=draws,
+            model, x0.float(), model.alpha_bar, order=torch.arange(TOKENS), subset=where, draw=draw, draws=draws,
+            schedule=chain_rule(where, K, given=given) if forcing else together, causal=forcing,
         )  # fmt: skip
         found.append(bound.nats)
     return torch.cat(found)
@@ -95,7 +126,7 @@ def networks(out: Path, mean: Tensor, cov: Tensor, steps: int, seed: int) -> dic
     def data() -> Tensor:
         return draw_sequences(mean, cov, 50_000, torch.Generator().manual_seed(seed + 1)).float()
 
-    laws = {"Diffusion Forcing": ("independent", 1.0), "full-sequence diffusion": ("shared", 0.0)}
+    laws = {FORCING: ("independent", 1.0), FULL: ("shared", 0.0)}
     return {
         name: trained(
             out, levels, data, spec, network,
@@ -105,53 +136,61 @@ def networks(out: Path, mean: Tensor, cov: Tensor, steps: int, seed: int) -> dic
     }  # fmt: skip
 
 
+def with_exact(task: Task, quick: bool, say: Callable[[str], None]) -> tuple[dict[str, Any], list[Cloud]]:
+    """Compare for every K and matrix with the exact denoiser; returns the result and the chain rule's points."""
+    result: dict[str, Any] = {}
+    clouds = []
+    for K in LEVELS[:1] if quick else LEVELS:
+        say(f"exact denoiser, K = {K}, {len(task.truth)} sub-sequences")
+        model = GaussianDenoiser(*rotation(TOKENS), alpha_bar_table("cosine", K))
+        row = {name: exact_bounds(model, task.pairs, matrix, "forward") for name, matrix in MATRICES.items()}
+        row["posterior variance"] = exact_bounds(model, task.pairs, MATRICES["full sequence"], "posterior")
+        result[str(K)] = {name: compare(bounds, task.truth, task.numbers) for name, bounds in row.items()}
+        clouds.append(Cloud(f"K = {K}", task.truth.numpy(), row["chain rule"].numpy()))
+    return result, clouds
+
+
+def with_trained(
+    models: dict[str, tuple[Any, float]], tasks: dict[str, Task], draws: int, seed: int, say: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[str, list[Cloud]]]:
+    """Compare for every task with trained networks; returns the result and the points of each task."""
+    rows: dict[str, dict[str, Tensor]] = {}
+    for name, (network, _) in models.items():
+        say(f"{name}, K = {TRAINED_LEVELS}")
+        rows[name] = {t: trained_bounds(network, task, name == FORCING, draws, seed) for t, task in tasks.items()}
+    result = {
+        "trained": {
+            n: {t: compare(row[t], tasks[t].truth, tasks[t].numbers) for t in tasks} for n, row in rows.items()
+        },
+        "forcing_ahead_nats": {t: mean_interval((rows[FORCING][t] - rows[FULL][t]).numpy()) for t in tasks},
+        "train_seconds": {name: seconds for name, (_, seconds) in models.items()},
+    }
+    clouds = {t: [Cloud(n, tasks[t].truth.numpy(), row[t].numpy()) for n, row in rows.items()] for t in tasks}
+    return result, clouds
+
+
 def run(out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Bound the same random sub-sequences with the exact denoiser and with trained ones."""
     mean, cov = rotation(TOKENS)
-    pairs = random_pairs(mean, cov, 4 if quick else 50, 4, seed + 2)
-    whole = [(torch.arange(TOKENS), draw_sequences(mean, cov, 2 if quick else 50, torch.Generator().manual_seed(seed)))]
-    truth, numbers = _truth(mean, cov, pairs)
-    exact: dict[str, Any] = {}
-    clouds = []
-    for K in LEVELS[:1] if quick else LEVELS:
-        say(f"exact denoiser, K = {K}, {len(truth)} sub-sequences")
-        model = GaussianDenoiser(mean, cov, alpha_bar_table("cosine", K))
-        row = {name: exact_bounds(model, pairs, matrix, "forward") for name, matrix in MATRICES.items()}
-        row["posterior variance"] = exact_bounds(model, pairs, MATRICES["full sequence"], "posterior")
-        exact[str(K)] = {name: compare(bounds, truth, numbers) for name, bounds in row.items()}
-        clouds.append(Cloud(f"K = {K}", truth.numpy(), row["chain rule"].numpy()))
-    learned: dict[str, Any] = {}
-    learned_clouds = []
-    steps, draws = (30, 1) if quick else (3000, 4)
-    for name, (network, seconds) in networks(out, mean, cov, steps, seed).items():
-        say(f"{name}, K = {TRAINED_LEVELS}")
-        forcing = name == "Diffusion Forcing"
-        matrix = MATRICES["chain rule" if forcing else "full sequence"]
-        parts = {}
-        for part, sequences in (("sub-sequences", pairs), ("whole sequences", whole)):
-            bounds = trained_bounds(network, sequences, matrix, forcing, draws, seed + 3)
-            parts[part] = compare(bounds, *_truth(mean, cov, sequences))
-            if part == "sub-sequences":
-                learned_clouds.append(Cloud(name, truth.numpy(), bounds.numpy()))
-        learned[name] = {**parts, "train_seconds": seconds}
-    forcing_bounds, full_bounds = (np.asarray(cloud.y) for cloud in learned_clouds)
-    learned["Diffusion Forcing above full sequence, nats"] = mean_interval(forcing_bounds - full_bounds)
+    steps, draws, subsets, whole = (30, 1, 4, 2) if quick else (3000, 4, 50, 50)
+    pairs = random_pairs(mean, cov, subsets, 4, seed + 2)
+    entire = [(torch.arange(TOKENS), draw_sequences(mean, cov, whole, torch.Generator().manual_seed(seed)))]
+    tasks = {
+        PARTS: make_task(mean, cov, pairs),
+        "whole sequences": make_task(mean, cov, entire),
+        FORECAST: make_task(mean, cov, entire, TOKENS // 2),
+    }
+    exact, clouds = with_exact(tasks[PARTS], quick, say)
+    learned, learned_clouds = with_trained(networks(out, mean, cov, steps, seed), tasks, draws, seed + 3, say)
     _figure(out, exact, clouds, learned_clouds)
     return {
-        "headline": _headline(exact, learned), "exact": exact, "trained": learned, "pairs": len(truth),
+        "headline": _headline(exact, learned["trained"]), "exact": exact, **learned, "pairs": len(tasks[PARTS].truth),
         "process": {"tokens": TOKENS, "width": WIDTH, "decay": 0.9, "angle": 0.6},
         "trained_levels": TRAINED_LEVELS, "train_steps": steps, "draws": draws,
     }  # fmt: skip
 
 
-def _truth(mean: Tensor, cov: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-    """Return the exact log-likelihoods of all pairs, and how many numbers each has."""
-    true = [log_likelihood(mean, cov, x0, where) for where, x0 in pairs]
-    numbers = [torch.full((len(x0),), float(WIDTH * len(where))) for where, x0 in pairs]
-    return torch.cat(true), torch.cat(numbers)
-
-
-def _figure(out: Path, exact: dict[str, Any], clouds: list[Cloud], learned: list[Cloud]) -> None:
+def _figure(out: Path, exact: dict[str, Any], clouds: list[Cloud], learned: dict[str, list[Cloud]]) -> None:
     levels = [float(K) for K in exact]
     lines = []
     for name in (*MATRICES, "posterior variance"):
@@ -161,9 +200,10 @@ def _figure(out: Path, exact: dict[str, Any], clouds: list[Cloud], learned: list
     panels_figure(
         out / "likelihood.png",
         [
-            Panel("exact denoiser, chain rule", truth, bound, clouds=clouds, diagonal=True),
-            Panel(f"trained, K = {TRAINED_LEVELS}", truth, bound, clouds=learned, diagonal=True),
+            Panel("exact denoiser: sub-sequences", truth, bound, clouds=clouds, diagonal=True),
             Panel("exact denoiser: mean gap", "K", "nats per number", lines=lines, log="xy"),
+            Panel(f"trained: {PARTS}", truth, bound, clouds=learned[PARTS], diagonal=True),
+            Panel(f"trained: {FORECAST}", truth, bound, clouds=learned[FORECAST], diagonal=True),
         ],
     )
 
@@ -175,5 +215,5 @@ def _headline(exact: dict[str, Any], learned: dict[str, Any]) -> list[str]:
 
     return [
         *(f"exact denoiser, chain rule, K = {K}: {text(row['chain rule'])}" for K, row in exact.items()),
-        *(f"{name}: {text(row['sub-sequences'])}" for name, row in learned.items() if "sub-sequences" in row),
+        *(f"{name}, {task}: {text(cell)}" for name, row in learned.items() for task, cell in row.items()),
     ]
