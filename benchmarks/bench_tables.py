@@ -142,9 +142,10 @@ def cache() -> str:
 def corrupted() -> str:
     """Scores under missing and noisy observations, labelled and not."""
     r, rows = load("corrupted"), []
-    for kind, unit in (("missing", "missing"), ("noise", "std of noise")):
+    for kind, mover in (("missing", "`path`"), ("missing_own_actions", "`diffused_actions`"), ("noise", "`path`")):
         for amount, cell in r.get(kind, {}).items():
-            what = f"{100 * float(amount):.0f} % {unit}" if kind == "missing" else f"{amount} {unit}"
+            share = f"{100 * float(amount):.0f} % missing"
+            what = f"{share}, {mover}" if kind != "noise" else f"noise of {amount} std, {mover}"
             rows.append((what, *(pm(cell[name], 1) for name in ("labelled", "as_if_clean", "difference"))))
     return table(("observations", "labelled as what they are", "taken for clean", "difference, same starts"), rows)
 
