@@ -68,9 +68,10 @@ def run(
     def scale(values: Any) -> Any:
         return 100 * get_normalized_score(ENV, values)
 
-    own = {"executor": "diffused_actions", "executor_options": {"requery_every": 4}}
+    own: dict[str, Any] = {"executor": "diffused_actions", "executor_options": {"requery_every": 4}}
+    movers: tuple[tuple[str, dict[str, Any]], ...] = (("missing", {}), ("missing_own_actions", own))
     rows: dict[str, dict[str, Any]] = {}
-    for kind, options in (("missing", {}), ("missing_own_actions", own)):
+    for kind, options in movers:
         plain: Any = DFPolicy(planner, seed=seed, **options)
         whole = mean_interval(scale(returns(plain, Corruption(seed=seed), episodes, seed)))
         rows[kind] = {"0": {"labelled": whole, "as_if_clean": whole, "difference": NOTHING}}
