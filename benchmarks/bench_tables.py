@@ -156,6 +156,9 @@ def world_model() -> str:
     some = next(iter(found.values()), [])
     steps = [i for i in (0, 1, 3, 7) if i < len(some)]
     rows = [(name.replace("_", " "), *(pm(v[i]) for i in steps)) for name, v in found.items()]
+    other = load("five-questions").get("world_model", {}).get("other_actions_position_error", {})
+    names = {"model": "actions of another episode: model", "as_recorded": "actions of another episode: ignored"}
+    rows += [(names[name], *(pm(v[i]) for i in steps)) for name, v in other.items()]
     return table(("position error, cells", *(f"{i + 1} token{'s' if i else ''} ahead" for i in steps)), rows)
 
 
