@@ -142,9 +142,10 @@ def cache() -> str:
 def corrupted() -> str:
     """Scores under missing and noisy observations, labelled and not."""
     r, rows = load("corrupted"), []
-    for kind, unit in (("missing", "missing"), ("noise", "std of noise")):
+    for kind, mover in (("missing", "`path`"), ("missing_own_actions", "`diffused_actions`"), ("noise", "`path`")):
         for amount, cell in r.get(kind, {}).items():
-            what = f"{100 * float(amount):.0f} % {unit}" if kind == "missing" else f"{amount} {unit}"
+            share = f"{100 * float(amount):.0f} % missing"
+            what = f"{share}, {mover}" if kind != "noise" else f"noise of {amount} std, {mover}"
             rows.append((what, *(pm(cell[name], 1) for name in ("labelled", "as_if_clean", "difference"))))
     return table(("observations", "labelled as what they are", "taken for clean", "difference, same starts"), rows)
 
@@ -155,6 +156,9 @@ def world_model() -> str:
     some = next(iter(found.values()), [])
     steps = [i for i in (0, 1, 3, 7) if i < len(some)]
     rows = [(name.replace("_", " "), *(pm(v[i]) for i in steps)) for name, v in found.items()]
+    other = load("five-questions").get("world_model", {}).get("other_actions_position_error", {})
+    names = {"model": "actions of another episode: model", "as_recorded": "actions of another episode: ignored"}
+    rows += [(names[name], *(pm(v[i]) for i in steps)) for name, v in other.items()]
     return table(("position error, cells", *(f"{i + 1} token{'s' if i else ''} ahead" for i in steps)), rows)
 
 

@@ -21,9 +21,15 @@ from dfplan_bench.corruption import CorruptedPolicy, Corruption
 from dfplan_policies import DFPolicy
 
 CHECKPOINT, ENV = "maze2d-umaze-interleaved", "maze2d-umaze"
-SHARES = (0.0, 0.25, 0.5, 0.75)
-NOISES = (0.0, 0.1, 0.2, 0.4)  # in standard deviations of the data's observations
+SHARES = (0.25, 0.5, 0.75)
+NOISES = (0.3, 0.6, 1.0)  # in standard deviations of the data's observations
 OUTAGE = 25.0
+NOTHING = {"mean": 0.0, "stderr": 0.0, "count": 0}
+PANELS = (
+    ("missing", "missing, path executor", "share of observations missing"),
+    ("missing_own_actions", "missing, the model's own actions", "share of observations missing"),
+    ("noise", "noisy, path executor", "noise, std of the data"),
+)
 
 
 def returns(policy: Any, corruption: Corruption, episodes: int, seed: int) -> Any:
@@ -56,41 +62,48 @@ def run(
     from dfplan_envs import get_normalized_score
 
     planner = DFPlanner.from_pretrained(checkpoint)
-    episodes = 2 if quick else 64
+    episodes, shares, noises = (2, SHARES[1:2], NOISES[1:2]) if quick else (12, SHARES, NOISES)
     std = planner.norm.obs_std.double().numpy()
 
     def scale(values: Any) -> Any:
         return 100 * get_normalized_score(ENV, values)
 
-    rows: dict[str, dict[str, Any]] = {"missing": {}, "noise": {}}
+    own: dict[str, Any] = {"executor": "diffused_actions", "executor_options": {"requery_every": 4}}
+    movers: tuple[tuple[str, dict[str, Any]], ...] = (("missing", {}), ("missing_own_actions", own))
+    rows: dict[str, dict[str, Any]] = {}
+    for kind, options in movers:
+        plain: Any = DFPolicy(planner, seed=seed, **options)
+        whole = mean_interval(scale(returns(plain, Corruption(seed=seed), episodes, seed)))
+        rows[kind] = {"0": {"labelled": whole, "as_if_clean": whole, "difference": NOTHING}}
+        for share in shares:
+            say(f"{kind}: {share:.0%} of the observations missing, outages of {OUTAGE:g} steps")
+            sight = Corruption(share, OUTAGE, seed=seed)
+            held = Corruption(share, OUTAGE, hold=True, seed=seed)
+            rows[kind][f"{share:g}"] = compare((plain, sight), (plain, held), episodes, seed, scale)
     plain = DFPolicy(planner, seed=seed)
-    for share in SHARES:
-        say(f"{share:.0%} of the observations missing, outages of {OUTAGE:g} steps")
-        sight = Corruption(share, OUTAGE, seed=seed)
-        held = Corruption(share, OUTAGE, hold=True, seed=seed)
-        rows["missing"][f"{share:g}"] = compare((plain, sight), (plain, held), episodes, seed, scale)
-    for ratio in NOISES:
+    rows["noise"] = {"0": rows["missing"]["0"]}
+    for ratio in noises:
         say(f"noise of {ratio:g} standard deviations")
         noisy = Corruption(noise=ratio * std, seed=seed)
         told = DFPolicy(planner, seed=seed, obs_noise=ratio * std)
         rows["noise"][f"{ratio:g}"] = compare((told, noisy), (plain, noisy), episodes, seed, scale)
     _figure(out / "corrupted.png", rows)
-    last = {kind: list(found.values())[-1] for kind, found in rows.items()}
     headline = [
-        f"{name}: labelled {r['labelled']['mean']:.1f} +- {r['labelled']['stderr']:.1f}, as if clean "
-        f"{r['as_if_clean']['mean']:.1f} +- {r['as_if_clean']['stderr']:.1f}, difference "
+        f"{title}, {list(rows[kind])[-1]}: labelled {r['labelled']['mean']:.1f} +- {r['labelled']['stderr']:.1f}, "
+        f"as if clean {r['as_if_clean']['mean']:.1f} +- {r['as_if_clean']['stderr']:.1f}, difference "
         f"{r['difference']['mean']:.1f} +- {r['difference']['stderr']:.1f}"
-        for name, r in (("75 % missing", last["missing"]), ("noise of 0.4 std", last["noise"]))
+        for kind, title, _ in PANELS
+        for r in [list(rows[kind].values())[-1]]
     ]
     return {
         "headline": headline, "checkpoint": planner.name, "env": ENV, "episodes": episodes, "outage_steps": OUTAGE,
-        "noise_unit": std.tolist(), "missing": rows["missing"], "noise": rows["noise"],
+        "noise_unit": std.tolist(), **rows,
     }  # fmt: skip
 
 
 def _figure(path: Path, rows: dict[str, dict[str, Any]]) -> None:
     panels = []
-    for kind, xlabel in (("missing", "share of observations missing"), ("noise", "noise, std of the data")):
+    for kind, title, xlabel in PANELS:
         found = rows[kind]
         x = [float(v) for v in found]
         lines = [
@@ -98,5 +111,5 @@ def _figure(path: Path, rows: dict[str, dict[str, Any]]) -> None:
                  [r[name]["stderr"] for r in found.values()])
             for name in ("labelled", "as_if_clean")
         ]  # fmt: skip
-        panels.append(Panel(f"{kind} observations", xlabel, "score", lines=lines))
+        panels.append(Panel(title, xlabel, "score", lines=lines))
     panels_figure(path, panels)

@@ -176,7 +176,7 @@ def run(
 ) -> dict[str, Any]:
     """Ask one checkpoint all five questions."""
     planner = DFPlanner.from_pretrained(checkpoint)
-    count, episodes, slow = (20, 2, 2) if quick else (500, 64, 24)
+    count, episodes, slow = (20, 2, 2) if quick else (500, 48, 12)
     say(f"world model and inverse dynamics on {count} windows")
     w = windows(planner, count, seed)
     world, inverse = world_model(planner, w), inverse_dynamics(planner, w)

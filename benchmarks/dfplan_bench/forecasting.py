@@ -201,5 +201,5 @@ def _figure(out: Path, forecasts: dict[str, Tensor], truth: Tensor, scores: dict
     for name, forecast in forecasts.items():
         by_lead = [float(crps_sum(forecast[:, :, t : t + 1].exp(), truth[:, t : t + 1]).mean()) for t in range(AHEAD)]
         lines.append(Line(name, hours, by_lead, dashed=name.startswith("exact")))
-    panels.append(Panel("error by lead time", "hours ahead", "CRPS_sum", lines=lines))
+    panels.append(Panel("error by lead time", "hours ahead", "CRPS_sum", lines=lines, ylim=(0.0, 0.4)))
     panels_figure(out / "forecasting.png", panels, height_in=3.6)
