@@ -118,17 +118,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], N
         process = make(count, 48, seed)
         found[process.name] = _one(process, make(more, 48, seed + 1, like=process), out, seed, quick, say)
     times = TIMES[:1] if quick else TIMES
-    panels = []
-    for name, result in found.items():
-        lines = []
-        for method, row in result["methods"].items():
-            cells = [row["by_length"][str(t)]["pairs"] for t in times]
-            lines.append(Line(method, [float(t) for t in times], [c["mean"] for c in cells], [c["stderr"] for c in
-                                                                                              cells]))  # fmt: skip
-        floor = result["data_against_data"]["pairs"]["mean"]
-        lines.append(Line("data against data", [float(t) for t in times], [floor] * len(times), dashed=True))
-        panels.append(Panel(name, "length / training horizon", "distance of pairs (std)", lines=lines, log="xy"))
-    panels_figure(out / "rollout.png", panels, height_in=4.2)
+    _figure(out / "rollout.png", found, times)
     headline = [
         f"{name}: {method}: pairs {row['by_length'][str(max(times))]['pairs']['mean']:.3f}, "
         f"diverged {row['by_length'][str(max(times))]['diverged']:.2f}"
@@ -136,3 +126,21 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], N
         for method, row in result["methods"].items()
     ]
     return {"headline": headline, "window": WINDOW, "context": CONTEXT, "times": list(times), "processes": found}
+
+
+def _figure(path: Path, found: dict[str, Any], times: tuple[int, ...]) -> None:
+    """Draw the distance of pairs against the length, transformers and recurrent networks apart."""
+    x, panels = [float(t) for t in times], []
+    for process, result in found.items():
+        for recurrent in (False, True):
+            lines = []
+            for method, row in result["methods"].items():
+                if method.startswith("recurrent") == recurrent:
+                    cells = [row["by_length"][str(t)]["pairs"] for t in times]
+                    label = method.removeprefix("recurrent ").replace("Diffusion Forcing", "DF")
+                    lines.append(Line(label, x, [c["mean"] for c in cells], [c["stderr"] for c in cells]))
+            floor = result["data_against_data"]["pairs"]["mean"]
+            lines.append(Line("data against data", x, [floor] * len(x), dashed=True))
+            title = f"{process}, {'recurrent' if recurrent else 'transformer'}"
+            panels.append(Panel(title, "length / training horizon", "distance of pairs (std)", lines=lines, log="x"))
+    panels_figure(path, panels, height_in=4.0, dpi=80)
