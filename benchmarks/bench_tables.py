@@ -132,11 +132,18 @@ def forecasting() -> str:
 def cache() -> str:
     """Milliseconds per control step with and without memory."""
     rows = [
-        (name, str(int(c["history"])), f"{c['memory_ms']:.1f}", f"{c['recompute_ms']:.1f}", f"{c['ratio']:.1f}")
+        (
+            name,
+            str(int(c["history"])),
+            str(c["batch"]),
+            f"{c['memory_ms']:.1f}",
+            f"{c['recompute_ms']:.1f}",
+            f"{c['ratio']:.1f}",
+        )
         for name, found in load("cache").get("rows", {}).items()
         for c in found
     ]
-    return table(("network", "tokens of history", "with memory, ms", "recomputed, ms", "ratio"), rows)
+    return table(("network", "tokens of history", "batch", "with memory, ms", "recomputed, ms", "ratio"), rows)
 
 
 def corrupted() -> str:

@@ -26,6 +26,7 @@ from dfplan.stream import Sampling, Stream
 
 WIDTH, STEPS = 8, 10
 LENGTHS = (10, 25, 50, 100, 200, 400)
+MANY, MANY_AT = 16, 200  # environments in a batch, and the history at which they are timed
 
 
 def remembered(model: Network, history: Tensor, repeats: int) -> list[float]:
@@ -66,21 +67,29 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], N
         torch.manual_seed(seed)
         model = make_denoiser(spec, config).eval()
         rows[name] = []
-        for length in tqdm(lengths, desc=name):
-            history = torch.randn(1, length, WIDTH, generator=torch.Generator().manual_seed(seed))
+        jobs = [(length, 1) for length in lengths] + ([] if quick else [(MANY_AT, MANY)])
+        for length, batch in tqdm(jobs, desc=name):
+            history = torch.randn(batch, length, WIDTH, generator=torch.Generator().manual_seed(seed))
+            times = repeats if batch == 1 else max(3, repeats // 5)
             for warm in (remembered, recomputed):
                 warm(model, history, 2)
-            with_memory, without = remembered(model, history, repeats), recomputed(model, history, repeats)
-            a, b = statistics.median(with_memory), statistics.median(without)
-            rows[name].append({"history": length, "memory_ms": 1000 * a, "recompute_ms": 1000 * b, "ratio": b / a})
+            a, b = (statistics.median(way(model, history, times)) for way in (remembered, recomputed))
+            row = {"history": length, "batch": batch, "memory_ms": 1000 * a, "recompute_ms": 1000 * b, "ratio": b / a}
+            rows[name].append(row)
     panels = []
     for name, row in rows.items():
-        x = [r["history"] for r in row]
+        alone = [r for r in row if r["batch"] == 1]
+        x = [r["history"] for r in alone]
         lines = [
-            Line("memory", x, [r["memory_ms"] for r in row]), Line("recomputed", x, [r["recompute_ms"] for r in row])
-        ]  # fmt: skip
+            Line(label, x, [r[key] for r in alone])
+            for label, key in (("memory", "memory_ms"), ("recomputed", "recompute_ms"))
+        ]
         panels.append(Panel(name, "tokens of history", "ms per control step", lines=lines, log="xy"))
     panels_figure(out / "cache.png", panels)
-    at = {name: next((r["ratio"] for r in row if r["history"] == 200), None) for name, row in rows.items()}
-    headline = [f"{n}: {r:.1f} times faster at 200 tokens of history" for n, r in at.items() if r is not None]
+    headline = [
+        f"{name}, {r['batch']:g} in a batch: {r['ratio']:.1f} times faster at {r['history']:g} tokens of history"
+        for name, row in rows.items()
+        for r in row
+        if r["history"] == MANY_AT or quick
+    ]
     return {"headline": headline, "rows": rows, "steps": STEPS, "repeats": repeats, "threads": torch.get_num_threads()}
