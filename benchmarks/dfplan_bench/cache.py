@@ -62,7 +62,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], N
         "transformer": TransformerConfig(width=192, layers=3, heads=4, positions="rotary"),
         "recurrent": RecurrentConfig(width=256),
     }
-    rows: dict[str, list[dict[str, float]]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {}
     for name, config in networks.items():
         torch.manual_seed(seed)
         model = make_denoiser(spec, config).eval()
@@ -74,11 +74,17 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], N
             for warm in (remembered, recomputed):
                 warm(model, history, 2)
             a, b = (statistics.median(way(model, history, times)) for way in (remembered, recomputed))
-            row = {"history": length, "batch": batch, "memory_ms": 1000 * a, "recompute_ms": 1000 * b, "ratio": b / a}
+            row: dict[str, Any] = {
+                "history": length,
+                "batch": batch,
+                "memory_ms": 1000 * a,
+                "recompute_ms": 1000 * b,
+                "ratio": b / a,
+            }
             rows[name].append(row)
     panels = []
-    for name, row in rows.items():
-        alone = [r for r in row if r["batch"] == 1]
+    for name, timed in rows.items():
+        alone = [r for r in timed if r["batch"] == 1]
         x = [r["history"] for r in alone]
         lines = [
             Line(label, x, [r[key] for r in alone])
@@ -88,8 +94,8 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], N
     panels_figure(out / "cache.png", panels)
     headline = [
         f"{name}, {r['batch']:g} in a batch: {r['ratio']:.1f} times faster at {r['history']:g} tokens of history"
-        for name, row in rows.items()
-        for r in row
+        for name, timed in rows.items()
+        for r in timed
         if r["history"] == MANY_AT or quick
     ]
     return {"headline": headline, "rows": rows, "steps": STEPS, "repeats": repeats, "threads": torch.get_num_threads()}
