@@ -40,11 +40,11 @@ BENCHMARKS = {
         Benchmark("cross", "with memory only what the data did; without it, pieces are put together anew", 6),
         Benchmark("rollout", "stabilised roll-outs stay on the attractor far past the training horizon", 15),
         Benchmark("schedules", "schedules and Monte Carlo Guidance: reward, variance and cost", 10),
-        Benchmark("likelihood", "the variational bound against exact log-likelihoods of sub-sequences", 6),
-        Benchmark("corrupted", "missing and noisy observations, labelled as such or not", 15),
+        Benchmark("likelihood", "the variational bound against exact log-likelihoods of sub-sequences", 10),
+        Benchmark("corrupted", "missing and noisy observations, labelled as such or not", 20),
         Benchmark("five-questions", "planner, policy, world model, inverse dynamics and prior from one checkpoint", 10),
-        Benchmark("forecasting", "probabilistic forecasts of many series: CRPS against baselines", 15),
-        Benchmark("cache", "remembering a history against computing it again", 1),
+        Benchmark("forecasting", "probabilistic forecasts of many series: CRPS against baselines", 20),
+        Benchmark("cache", "remembering a history against computing it again", 2),
     )
 }
 
