@@ -60,18 +60,18 @@ def agree(model: TransformerDenoiser, x: Tensor, k: Tensor, cond: Cond) -> None:
 
 
 @layouts
-@pytest.mark.parametrize("causal", [True, False])
-def test_equals_the_plain_forward_pass(name: str, causal: bool) -> None:
-    # Catches: scale without its 1, shift and scale exchanged, a mask upside down, positions that are not the tokens',
-    # content of a token at level K that is let through, a missing turn, relu without the square.
+def test_equals_the_plain_forward_pass(name: str) -> None:
+    # Catches: scale without its 1, shift and scale exchanged, a mask upside down or of the other kind of attention,
+    # positions that are not the tokens', content at level K that is let through, no turn, relu without the square.
     model = network(name)
     n = 6 if model.open_ended else model.spec.tokens
     for seed in range(4):
         x, k = inputs(model, n, seed)
-        agree(model, x, k, Cond(causal))
         some = torch.arange(n)[:: 1 + seed % 2].flip(0)
-        if not model.open_ended:
-            agree(model, x[:, : len(some)], k[:, : len(some)], Cond(causal, some))
+        for causal in (True, False):
+            agree(model, x, k, Cond(causal))
+            if not model.open_ended:
+                agree(model, x[:, : len(some)], k[:, : len(some)], Cond(causal, some))
     assert model._prepared is not None
 
 
@@ -152,13 +152,13 @@ def test_precisions_are_kept_apart() -> None:
     model = network("path").float()
     x, k = inputs(model, model.spec.tokens)
     x = x.float()
-    agree32 = both(model, x, k, Cond())
-    torch.testing.assert_close(*agree32, rtol=1e-4, atol=1e-4)
-    with torch.autocast("cpu", torch.bfloat16):
-        fast, plain = both(model, x, k, Cond())
-    error = (fast - plain).abs().max() / plain.abs().max()
-    assert float((fast - agree32[0]).abs().max()) > 0 and float(error) < 0.03
-    torch.testing.assert_close(both(model, x, k, Cond())[0], agree32[0], rtol=0, atol=0)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            low, plain = both(model, x, k, Cond())
+        assert float((low - plain).abs().max() / plain.abs().max()) < 0.03
+        full, plain = both(model, x, k, Cond())
+        torch.testing.assert_close(full, plain, rtol=1e-4, atol=1e-4)
+        assert float((low - full).abs().max()) > 1e-3
 
 
 def test_gradients_go_the_plain_way() -> None:
@@ -194,6 +194,7 @@ def test_itineraries_are_told_apart() -> None:
         "plain": (order, never, clean, {"causal": False, "resample": False, "skip": True}),
         "all": (order, never, clean, {"causal": False, "resample": False, "skip": False}),
         "settled": (order, settled_rows(S, order), clean, {"causal": True, "resample": False, "skip": True}),
+        "forwards": (order, never, clean, {"causal": True, "resample": False, "skip": True}),
         "backwards": (order.flip(0), never, clean, {"causal": True, "resample": False, "skip": True}),
     }
 
@@ -202,7 +203,7 @@ def test_itineraries_are_told_apart() -> None:
         return [row.index.tolist() for row in itinerary(S, o, settled, finish, K, **rest).rows]
 
     first = {name: passed(name) for name in ways}
-    assert len({str(v) for v in first.values()}) == len(ways)
+    assert len({str(v) for v in first.values()}) == len(ways) - 1  # causal attention leaves out what waits anyway
     assert first["all"] == [[0, 1, 2, 3]] * (len(S) - 1) and first["plain"][0] == [0]
     assert first["settled"][-1] == [3] and first["plain"][-1] == [0, 1, 2, 3]
     for seed in range(dfplan.itinerary.KEPT + 5):
