@@ -69,6 +69,7 @@ class Walk:
         score: Values of candidates, states (N, n+1, O) to (N,); None prefers an early arrival.
         budget_ms: Time budget of all environments together in milliseconds; None draws one batch.
         search: Search a tree of sub-plans instead of drawing whole plans.
+        batched: Whether the environments go through the network together (without a budget and a search).
     """
 
     samples: int
@@ -84,6 +85,7 @@ class Walk:
     score: Score | None = None
     budget_ms: float | None = None
     search: TreeConfig | None = None
+    batched: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,16 @@ def joined(parts: Sequence[Drawn]) -> Drawn:
     return Drawn(given, out, sum(p.calls for p in parts))
 
 
+def parted(drawn: Drawn, environments: int) -> list[Drawn]:
+    """Take the candidates of several environments apart, those of one after the other's."""
+    trace, out = drawn.out.trace, drawn.out
+    traces = [None] * environments if trace is None else list(trace.chunk(environments, 1))
+    parts = zip(*(v.chunk(environments) for v in (drawn.given.x, drawn.given.k, out.x)), traces, strict=True)
+    return [
+        Drawn(replace(drawn.given, x=x0, k=k), replace(out, x=x, trace=rows), drawn.calls) for x0, k, x, rows in parts
+    ]
+
+
 def denoise(
     s: Setting, given: Context, free: Tensor, S: Tensor, *, causal: bool, generator: Generators, eta: float = 0.0,
     hold: str = "copy", guidance: Guidance | None = None, trace: bool = False, begin: Tensor | None = None,
@@ -134,12 +146,14 @@ def denoise(
         trace: Whether to keep the tokens after every row.
         begin: Free tokens (B, f, D) at the levels of the first row; noised zeros if None.
         steering: How guidance acts.
-        number: Number of the first sample, with which its guidance scale is dealt.
+        number: Number of the first sample of each block, with which its guidance scale is dealt.
 
     Returns:
         `Samples` of the given and then the free tokens.
     """
     c, draw, steer = len(given.tokens), normal_like(generator), steering or Steering()
+    blocks = len(generator) if isinstance(generator, Sequence) else 1
+    scales = steer.scales_of(len(given.x) // blocks, number)
     tokens, level = torch.cat([given.tokens, free]), given.k[0]
     mask = s.mask[tokens].to(s.device)
     if begin is None:
@@ -150,7 +164,7 @@ def denoise(
         tokens=tokens, order=s.order[tokens],
         causal=causal, eta=eta, hold=hold, log_cost=cost_of(s, guidance, given), draw=draw, mask=mask, trace=trace,
         finish=torch.arange(len(tokens)) >= c, monte_carlo=steer.monte_carlo,
-        noisy_log_cost=steer.noisy_log_cost(tokens), scales=steer.scales_of(len(given.x), number),
+        noisy_log_cost=steer.noisy_log_cost(tokens), scales=None if scales is None else scales.repeat(blocks),
     )  # fmt: skip
 
 
@@ -225,19 +239,21 @@ def beginning(s: Setting, walk: Walk, samples: int, prior: Tensor | None, genera
 def draw_batch(
     s: Setting, walk: Walk, given: Context, prior: Tensor | None, generator: Any, number: int = 0
 ) -> Drawn:  # fmt: skip
-    """Sample candidates for one environment.
+    """Sample candidates for one environment, or for several that know the same tokens at the same levels.
 
     Args:
         s: Model, layout, statistics.
         walk: How to sample.
-        given: State, goal and history (one row), what is missing left out. A state that is not clean is sampled first,
-            once per candidate.
-        prior: States (n, O) to start from, or None.
-        generator: Source of noise.
-        number: Number of the first candidate.
+        given: State, goal and history (a row per environment), what is missing left out. A state that is not clean is
+            sampled first, once per candidate.
+        prior: States (n, O), or (E, n, O) for several environments, to start from, or None.
+        generator: Source of noise, a list of one per environment if there are several.
+        number: Number of the first candidate of each.
     """
     given, calls = known_state(s, walk, given.repeated(walk.samples), generator)
-    free, begin = beginning(s, walk, walk.samples, prior, generator)
+    if prior is not None and prior.ndim == 3:
+        prior = prior.repeat_interleave(walk.samples, 0)
+    free, begin = beginning(s, walk, len(given.x), prior, generator)
     out = denoise(
         s, given, free, walk.S, causal=walk.causal, generator=generator, eta=walk.eta, hold=walk.hold,
         guidance=walk.guidance, trace=walk.trace, begin=begin, steering=walk.steering, number=number,

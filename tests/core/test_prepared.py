@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 import dfplan.itinerary
+import dfplan.planning
+import dfplan.searching
 from dfplan import DFPlanner
 from dfplan.itinerary import itinerary, settled_rows
 from dfplan.layout import SequenceSpec
 from dfplan.models import Cond, TransformerConfig, TransformerDenoiser
 from dfplan.models.prepared import shared_levels
 from dfplan.schedule import make_schedule
+from dfplan.steering import Steering
 from tests.core.tiny import random_denoiser, random_network, small_spec, tiny_checkpoint
 
 F64, K = torch.float64, 20
@@ -211,3 +214,47 @@ def test_itineraries_are_told_apart() -> None:
         itinerary(other, order, torch.full((4,), len(other)), clean, 200, causal=True, resample=False, skip=True)
     assert len(dfplan.itinerary._kept) == dfplan.itinerary.KEPT
     assert {name: passed(name) for name in ways} == first
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"warm": True}, {"eta": 1.0, "hold": "resample"}, {"trace": True, "actions": True},
+    {"guidance": lambda states, k: -states[..., 0].square().sum(-1), "steering": Steering(scales=(0.0, 1.0))},
+])  # fmt: skip
+def test_environments_together_get_the_plans_they_get_alone(options: dict[str, Any]) -> None:
+    # Catches: noise, priors, guidance scales or results dealt to the wrong environment; environments that know other
+    # things thrown together; one draw for all.
+    alone, together = (DFPlanner(tiny_checkpoint(planner={"batched": b})) for b in (False, True))
+    obs = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    goal, level = torch.arange(10.0).reshape(5, 2), torch.tensor([0, 0, 6, 0, 6])
+    options = dict(options)
+    if options.pop("warm", False):
+        options["warm_start"] = alone.plan(obs, goal, generator=torch.Generator().manual_seed(9))
+        options["elapsed"] = torch.arange(5)
+    plans = []
+    for planner in (alone, together):
+        sources = [torch.Generator().manual_seed(b) for b in range(5)]
+        plans.append(planner.plan(obs, goal, obs_level=level, samples=3, generator=sources, **options))
+    a, b = plans
+    for name in ("candidates", "trace", "actions", "score", "arrival_steps"):
+        if getattr(a, name) is not None:
+            torch.testing.assert_close(getattr(b, name), getattr(a, name), rtol=1e-4, atol=1e-4)
+    assert torch.equal(a.selected, b.selected) and torch.equal(a.feasible, b.feasible)
+
+
+def test_too_many_environments_go_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Catches: a batch that grows with the environments until memory runs out; parts out of order.
+    planner = DFPlanner(tiny_checkpoint(planner={"batched": True}))
+    obs = torch.randn(7, 4, generator=torch.Generator().manual_seed(0))
+    plans, sizes, real = [], [], dfplan.planning.sample
+
+    def counted(model: Any, S: Tensor, x: Tensor, **rest: Any) -> Any:
+        sizes.append(len(x))
+        return real(model, S, x, **rest)
+
+    monkeypatch.setattr(dfplan.planning, "sample", counted)
+    for most in (1024, 6):
+        monkeypatch.setattr(dfplan.searching, "MOST_TOGETHER", most)
+        sources = [torch.Generator().manual_seed(b) for b in range(7)]
+        plans.append(planner.plan(obs, torch.ones(7, 2), samples=2, generator=sources).candidates)
+    assert sizes == [14, 6, 6, 2]
+    torch.testing.assert_close(plans[0], plans[1], rtol=1e-4, atol=1e-4)
