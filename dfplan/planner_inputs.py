@@ -11,7 +11,7 @@ from torch import Tensor
 from dfplan.context import Context, History, build_context, check_history, check_level
 from dfplan.errors import unknown_name
 from dfplan.plan import Plan
-from dfplan.planner_config import ATTENTIONS
+from dfplan.planner_config import ATTENTIONS, check_weight
 from dfplan.tokens import Normalizer, TokenSpec
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -26,6 +26,17 @@ def check_attention(name: str) -> bool:
     if name not in ATTENTIONS:
         raise unknown_name("attention", name, ATTENTIONS)
     return name == "causal"
+
+
+def check_samples(samples: int) -> int:
+    """Check a number of candidates.
+
+    Raises:
+        ValueError: If it is below 1.
+    """
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
+    return samples
 
 
 def check_obs(spec: TokenSpec, obs: Any, device: torch.device) -> Tensor:
