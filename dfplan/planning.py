@@ -16,6 +16,7 @@ from dfplan.models.base import Denoiser
 from dfplan.noise import Draw, add_noise, normal_like
 from dfplan.plan import Plan
 from dfplan.planner_inputs import Generators
+from dfplan.plausibility import penalty, surprise
 from dfplan.sampler import LogCost, Samples, sample
 from dfplan.schedule import make_schedule, start_below
 from dfplan.selection import Score, arrival_steps, best, feasible, select, values
@@ -38,6 +39,7 @@ class Setting:
         device: Where the model is.
         goal_radius: Radius of the goal disc, environment units.
         action_steps: Reverse steps for action tokens.
+        plausibility_level: Noise level at which the plausibility of candidates is judged.
     """
 
     model: Denoiser
@@ -49,6 +51,7 @@ class Setting:
     device: torch.device
     goal_radius: float
     action_steps: int
+    plausibility_level: int = 1
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Walk:
         score: Values of candidates, states (N, n+1, O) to (N,); None prefers an early arrival.
         budget_ms: Time budget of all environments together in milliseconds; None draws one batch.
         search: Search a tree of sub-plans instead of drawing whole plans.
+        plausibility: Weight of the candidates' plausibility in the selection, 0 for none.
         batched: Whether the environments go through the network together (without a budget and a search).
     """
 
@@ -85,6 +89,7 @@ class Walk:
     score: Score | None = None
     budget_ms: float | None = None
     search: TreeConfig | None = None
+    plausibility: float = 0.0
     batched: bool = False
 
 
@@ -114,16 +119,6 @@ def joined(parts: Sequence[Drawn]) -> Drawn:
     given = replace(first.given, x=torch.cat([p.given.x for p in parts]), k=torch.cat([p.given.k for p in parts]))
     out = replace(first.out, x=torch.cat([p.out.x for p in parts]), trace=trace)
     return Drawn(given, out, sum(p.calls for p in parts))
-
-
-def parted(drawn: Drawn, environments: int) -> list[Drawn]:
-    """Take the candidates of several environments apart, those of one after the other's."""
-    trace, out = drawn.out.trace, drawn.out
-    traces = [None] * environments if trace is None else list(trace.chunk(environments, 1))
-    parts = zip(*(v.chunk(environments) for v in (drawn.given.x, drawn.given.k, out.x)), traces, strict=True)
-    return [
-        Drawn(replace(drawn.given, x=x0, k=k), replace(out, x=x, trace=rows), drawn.calls) for x0, k, x, rows in parts
-    ]
 
 
 def denoise(
@@ -292,21 +287,38 @@ def choose(s: Setting, walk: Walk, drawn: Drawn, goal: Tensor | None, generator:
     c, states = len(given.tokens), states_of(s, given, out.x)
     arrival, possible = judge(s, states, goal)
     value = drawn.value if walk.score is None or drawn.value is not None else values(walk.score, states)
+    calls, actions, surprises = drawn.calls, None, None
     if value is None:
         columns = spec.goal_columns or tuple(range(spec.obs_dim))
-        chosen = int(select(arrival[None], possible[None], states[None], columns, spec.stride))
+        late = None
+        if walk.plausibility > 0 and len(states) > 1:
+            surprises = _surprises(s, walk, drawn, list(columns), generator)
+            late, calls = penalty(surprises, arrival, spec.stride, walk.plausibility)[None], calls + 2
+        chosen = int(select(arrival[None], possible[None], states[None], columns, spec.stride, penalty=late))
     else:
         chosen = best(value, possible.cpu())
-    calls, actions = drawn.calls, None
     if walk.actions:
         row = slice(chosen, chosen + 1)
         actions = _plan_actions(s, given.x[row, :1], out.x[row, c:], walk.causal, generator)[0]
         calls += s.action_steps if spec.chunked else 0
     return {
         "states": states, "arrival": arrival, "possible": possible, "chosen": chosen, "actions": actions,
-        "calls": calls, "S": out.S, "trace": None if out.trace is None else states_of(s, given, out.trace),
+        "calls": calls, "S": out.S, "surprises": surprises,
+        "trace": None if out.trace is None else states_of(s, given, out.trace),
         "score": -arrival[chosen] if walk.score is None or value is None else value[chosen].float(),
     }  # fmt: skip
+
+
+def _surprises(s: Setting, walk: Walk, drawn: Drawn, columns: list[int], generator: Any) -> Tensor:
+    """Ask the model how far each token of each candidate is from what it would have foretold: (N, n)."""
+    c, x = len(drawn.given.tokens), drawn.out.x
+    tokens = torch.cat([drawn.given.tokens, CONTEXT + torch.arange(x.shape[1] - c)])
+    first = s.spec.obs_slice.start
+    return surprise(
+        s.model, x, torch.arange(len(tokens)) >= c, k=drawn.out.S[-1], tokens=tokens,
+        columns=[first + column for column in columns], level=s.plausibility_level, alpha_bar=s.alpha_bar,
+        mask=s.mask[tokens].to(x.device), causal=walk.causal, draw=normal_like(generator),
+    )  # fmt: skip
 
 
 def judge(s: Setting, states: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -377,4 +389,5 @@ def join(s: Setting, rows: list[dict[str, Any]], goal: Tensor | None, seconds: f
         network_evaluations=first["calls"],
         seconds=seconds,
         search=tuple(r["search"] for r in rows) if "search" in first else None,
+        surprise=None if first.get("surprises") is None else stack("surprises"),
     )

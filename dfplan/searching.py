@@ -23,7 +23,6 @@ from dfplan.planning import (
     joined,
     judge,
     known_state,
-    parted,
     states_of,
 )
 from dfplan.ragged import Descent
@@ -93,8 +92,18 @@ def _draw_together(
             drawn = draw_batch(
                 s, walk, whole, torch.stack(priors) if priors else None, [generators[b] for b in part]
             )  # fmt: skip
-            found |= dict(zip(part, parted(drawn, len(part)), strict=True))
+            found |= dict(zip(part, _parted(drawn, len(part)), strict=True))
     return [found[b] for b in range(len(given))]
+
+
+def _parted(drawn: Drawn, environments: int) -> list[Drawn]:
+    """Take the candidates of several environments apart, those of one after the other's."""
+    trace, out = drawn.out.trace, drawn.out
+    traces = [None] * environments if trace is None else list(trace.chunk(environments, 1))
+    parts = zip(*(v.chunk(environments) for v in (drawn.given.x, drawn.given.k, out.x)), traces, strict=True)
+    return [
+        Drawn(replace(drawn.given, x=x0, k=k), replace(out, x=x, trace=rows), drawn.calls) for x0, k, x, rows in parts
+    ]
 
 
 def _draw_until(
