@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from dfplan_policies.belief import Belief, Believer, as_numpy, as_row, make_believer
 from dfplan_policies.executors import Executor, make_executor
+from dfplan_policies.late import Pending, Worker, at_once, joined
 from dfplan_policies.past import Past
 from dfplan_policies.per_environment import PerEnvironmentPolicy, PolicyState
 from dfplan_policies.plans import PlanView, Telemetry
@@ -58,6 +60,7 @@ class DFMemory:
         blocked: Places (2,) that the ball has run up against in this episode.
         action_evaluations: Network calls for actions and for states that are not measured.
         past: What was observed and done; kept only if the planner's layout has use for it.
+        pending: A plan that was asked for and is not in use yet.
     """
 
     episode: int
@@ -72,6 +75,7 @@ class DFMemory:
     blocked: tuple[FloatArray, ...] = ()
     action_evaluations: int = 0
     past: Past | None = None
+    pending: Pending | None = None
 
 
 class DFPolicy(PerEnvironmentPolicy[DFMemory]):
@@ -91,6 +95,12 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
             checkpoint of interleaved tokens an observation may also be missing (all NaN).
         history: Whether the planner is told what came before, if its layout has a history.
         trust: Share of K at which a plan takes a state that was imagined because its observation is missing.
+        asynchronous: Whether plans are made in a thread while the last one is followed, so that planning never blocks
+            control; a plan is used as soon as it is there, from the point nearest to the ball. Only the first plan of
+            an episode is waited for. When a plan arrives depends on the machine, so episodes are not reproducible.
+            A state that waits for a plan cannot be pickled. `close` ends the thread.
+        latency_steps: In its place, a fixed delay: a plan that is asked for at step t is used from step
+            t + latency_steps on (the first of an episode at once). Deterministic, for tests and for studies of delay.
         **plan_options: Passed to ``planner.plan``: ``samples``, ``schedule``, ``slope``, ``steps``, ``attention``,
             ``eta``, ``hold``, ``guidance``, ``steering``, ``score``, ``budget_ms``, ``search``.
 
@@ -113,6 +123,8 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         obs_noise: Any = None,
         history: bool = True,
         trust: float = 0.05,
+        asynchronous: bool = False,
+        latency_steps: int = 0,
         **plan_options: Any,
     ) -> None:
         samples = plan_options.pop("samples", None)
@@ -123,6 +135,11 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if seed < 0:
             raise ValueError(f"seed must be 0 or more, got {seed}")
+        if latency_steps < 0 or (asynchronous and latency_steps):
+            raise ValueError(
+                f"latency_steps must be 0 or more, and 0 with asynchronous=True, got {latency_steps}; "
+                "choose a real delay or a simulated one"
+            )
         self.planner = planner
         self.executor_name = executor
         self.executor: Executor[Any] = make_executor(executor, executor_options)
@@ -134,6 +151,8 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         self.action_steps = action_steps
         self.samples = samples
         self.plan_options = plan_options
+        self.latency_steps = latency_steps
+        self.worker = Worker() if asynchronous else None
         self.believer = _believer(planner, obs_noise, history, trust)
         self.accepts_missing = self.believer is not None and self.believer.planner.spec.kind == "interleaved"
 
@@ -148,14 +167,17 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
     def act(self, memory: DFMemory, observation: FloatArray, goal: FloatArray | None) -> tuple[FloatArray, DFMemory]:
         """Act in one environment."""
         memory, belief = self._believe(memory, observation)
-        if self._is_due(memory, goal):
+        memory = self._collect(memory, belief, goal)
+        if memory.pending is None and self._is_due(memory, goal):
             memory = self._replan(memory, belief, goal, stuck=False)
         memory, outcome = self._execute(memory, belief.state)
-        if outcome.stuck:
+        if outcome.stuck and memory.pending is None:
             if outcome.blocked is not None:
                 memory = replace(memory, blocked=(*memory.blocked, outcome.blocked))
+            known = len(memory.plans)
             memory = self._replan(memory, belief, goal, stuck=True)
-            memory, outcome = self._execute(memory, belief.state)
+            if len(memory.plans) > known:
+                memory, outcome = self._execute(memory, belief.state)
         past = memory.past
         if past is not None and self.believer is not None:
             past = past.after(observation, np.clip(outcome.action, -1.0, 1.0), self.believer.needed)
@@ -196,32 +218,57 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         clipped: FloatArray = np.clip(as_numpy(actions)[0], -1.0, 1.0)
         return clipped
 
+    def close(self) -> None:
+        """End the thread that makes plans, if there is one; the policy then makes no more."""
+        if self.worker is not None:
+            self.worker.close()
+
     def _replan(self, memory: DFMemory, belief: Belief, goal: FloatArray | None, *, stuck: bool) -> DFMemory:
-        """Make a plan and start to follow it, unless the one in use is nearer to the goal and that is wanted."""
+        """Ask for a plan, and use it if it is there at once."""
         sticks = memory.sticks + 1 if stuck else 0
+        call = partial(self.planner.plan, **self._question(memory, belief, goal, stuck, sticks))
+        job = at_once(call) if self.worker is None else self.worker.submit(call)
+        due = None if self.worker is not None else memory.step + self.latency_steps
+        pending = Pending(job, memory.step, due, goal, stuck, sticks)
+        memory = replace(memory, draws=memory.draws + 1, planned_at=memory.step, pending=pending)
+        return self._collect(memory, belief, goal)
+
+    def _question(
+        self, memory: DFMemory, belief: Belief, goal: FloatArray | None, stuck: bool, sticks: int
+    ) -> dict[str, Any]:
+        """Put together what the planner is to be asked."""
         samples = self.samples * min(MOST_SAMPLES, 2 ** max(0, sticks - 1))
-        options = {**self.plan_options, "samples": samples}
-        usable = bool(memory.plans) and not stuck and not _goal_moved(memory, goal)
-        if self.warm_start and memory.raw is not None and usable:
+        options = {**self.plan_options, "samples": samples, "generator": self._generator(memory)()}
+        if self.warm_start and memory.raw is not None and self._usable(memory, goal, stuck):
             options |= {"warm_start": memory.raw[0], "elapsed": torch.tensor([memory.step - memory.raw[1]])}
-        row_goal = None if goal is None else as_row(goal)
         if self.believer is not None and memory.past is not None:
             options |= {"obs_level": belief.level, "history": self.believer.history(memory.past)}
-        plan = self.planner.plan(as_row(belief.shown), row_goal, generator=self._generator(memory)(), **options)
-        chosen = choose_free(plan, memory.blocked)
-        view = view_plan(plan, goal, memory.step, stuck, chosen)
-        track, raw = self.executor.start(view), (plan, memory.step) if self.warm_start else None
-        if self.keep_shorter and usable and self._is_nearer(memory.track, track):
+        return {"obs": as_row(belief.shown), "goal": None if goal is None else as_row(goal), **options}
+
+    @staticmethod
+    def _usable(memory: DFMemory, goal: FloatArray | None, stuck: bool) -> bool:
+        """Tell whether the plan in use could be followed on."""
+        return bool(memory.plans) and not stuck and not _goal_moved(memory, goal)
+
+    def _collect(self, memory: DFMemory, belief: Belief, goal: FloatArray | None) -> DFMemory:
+        """Start to follow the plan that was asked for, if it is there; drop it if it is no longer wanted.
+
+        It is not if the goal is held by now, or is another one. If the one in use is nearer to the goal, and that is
+        wanted, that one is followed on.
+        """
+        pending = memory.pending
+        if pending is None or (memory.plans and not pending.ready(memory.step)):
+            return memory
+        if memory.plans and (memory.settled or not _same_goal(pending.goal, goal)) and pending.asked_at < memory.step:
+            return replace(memory, pending=None)
+        plan, stuck = pending.job.result(), pending.stuck
+        view = view_plan(plan, goal, pending.asked_at, stuck, choose_free(plan, memory.blocked))
+        track = self.executor.start(joined(view, belief.state, memory.step - pending.asked_at))
+        raw = (plan, pending.asked_at) if self.warm_start else None
+        if self.keep_shorter and self._usable(memory, goal, stuck) and self._is_nearer(memory.track, track):
             track, raw = memory.track, memory.raw
-        return replace(
-            memory,
-            draws=memory.draws + 1,
-            plans=(*memory.plans, view),
-            raw=raw,
-            planned_at=memory.step,
-            track=track,
-            sticks=sticks,
-        )
+        plans = (*memory.plans, view)
+        return replace(memory, plans=plans, raw=raw, track=track, sticks=pending.sticks, pending=None)
 
     def _is_nearer(self, old: Any, new: Any) -> bool:
         """Tell whether the old track arrives, and no later than the new one."""
@@ -243,10 +290,12 @@ def _believer(planner: Any, obs_noise: Any, history: bool, trust: float) -> Beli
 
 def _goal_moved(memory: DFMemory, goal: FloatArray | None) -> bool:
     """Tell whether the goal is another one than that of the last plan."""
-    last = memory.plans[-1].goal
-    if last is None or goal is None:
-        return last is not goal
-    return not np.array_equal(last, goal)
+    return not _same_goal(memory.plans[-1].goal, goal)
+
+
+def _same_goal(one: FloatArray | None, other: FloatArray | None) -> bool:
+    """Compare goals, either of which may be missing."""
+    return one is other if one is None or other is None else np.array_equal(one, other)
 
 
 def view_plan(
