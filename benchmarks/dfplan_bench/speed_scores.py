@@ -45,7 +45,7 @@ LATENCIES = (5, 20, 50)
 
 def settings() -> dict[str, dict[str, Mapping[str, Any]]]:
     """List the options of `DFPolicy` by group and name."""
-    late = {f"{n} steps late": {"latency_steps": n} for n in LATENCIES}
+    late: dict[str, Mapping[str, Any]] = {f"{n} steps late": {"latency_steps": n} for n in LATENCIES}
     return {"steps": STEPS, "others": OTHERS, "latency": late}
 
 

@@ -86,7 +86,11 @@ def test_a_plan_is_used_when_its_delay_is_over() -> None:
 
 def test_a_late_plan_is_joined_where_the_ball_is() -> None:
     # Catches: a ball that turns back to where it was when the plan was asked for.
-    states, _ = drive(DFPolicy(FakePlanner(), replan_every=40, latency_steps=30), Ball(START), GOAL, 130)
+    policy = DFPolicy(FakePlanner(), replan_every=40, latency_steps=30)
+    states, state = drive(policy, Ball(START), GOAL, 71)
+    assert len(state.memories[0].plans) == 2
+    np.testing.assert_allclose(state.memories[0].track.points[0], states[70, :2], atol=0.05)
+    states, _ = drive(policy, Ball(START), GOAL, 130)
     on_the_way = states[states[:, 0] < 5.5, 0]
     assert len(on_the_way) > 60 and float(np.diff(on_the_way).min()) > 0
     assert float(np.hypot(*(states[-1, :2] - GOAL))) < 0.5
