@@ -45,6 +45,9 @@ BENCHMARKS = {
         Benchmark("five-questions", "planner, policy, world model, inverse dynamics and prior from one checkpoint", 10),
         Benchmark("forecasting", "probabilistic forecasts of many series: CRPS against baselines", 20),
         Benchmark("cache", "remembering a history against computing it again", 2),
+        Benchmark("speed", "time per plan against three known designs, closed loop, horizon and batch curves", 15),
+        Benchmark("speed-scores", "what cheaper and late plans cost in executed score, on matched starts", 20),
+        Benchmark("speed-training", "score of maze2d-umaze on the way through its training", 15),
     )
 }
 

@@ -32,9 +32,14 @@ STEPS: dict[str, Mapping[str, Any]] = {
     "8 steps, slope 0.5": {"steps": 8, "slope": 0.5},
     "8 steps, slope 0": {"steps": 8, "slope": 0.0},
     "5 steps, slope 0.5": {"steps": 5, "slope": 0.5},
+    "5 steps, slope 0": {"steps": 5, "slope": 0.0},
+    "3 steps, slope 0": {"steps": 3, "slope": 0.0},
+    "1 step": {"steps": 1, "slope": 0.0},
     "5 steps, slope 0.25": {"steps": 5, "slope": 0.25},
 }
 OTHERS: dict[str, Mapping[str, Any]] = {
+    "8 steps, slope 0, 8 candidates": {"steps": 8, "slope": 0.0, "samples": 8},
+    "8 steps, slope 0, 4 candidates": {"steps": 8, "slope": 0.0, "samples": 4},
     "10 steps, slope 0.5, 8 candidates": {"steps": 10, "slope": 0.5, "samples": 8},
     "8 candidates": {"samples": 8},
     "warm start": {"warm_start": True},
