@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import speed_tables
+
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -195,7 +197,8 @@ def likelihood() -> str:
     return table(("denoiser", "schedule or task", "exact minus bound, nats", "correlation"), rows)
 
 
-NAMES = ("cross", "rollout", "schedules", "likelihood", "corrupted", "five-questions", "forecasting", "cache")
+NAMES = ("cross", "rollout", "schedules", "likelihood", "corrupted", "five-questions", "forecasting", "cache",
+         "speed", "speed-scores", "speed-training")  # fmt: skip
 TABLES: dict[str, Callable[[], str]] = {
     "cross": cross,
     "cross-slopes": cross_slopes,
@@ -209,5 +212,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "inverse-dynamics": inverse_dynamics,
     "acting": acting,
     "likelihood": likelihood,
+    **speed_tables.TABLES,
     **{f"made-by-{name}": (lambda name=name: made_by(name)) for name in NAMES},  # type: ignore[misc]
 }

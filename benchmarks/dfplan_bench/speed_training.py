@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from dfplan import DFPlanner, TokenSpec
-from dfplan.cli.data_make import make_episodes
+from dfplan.data import episodes_from_tours
 from dfplan.evaluation import evaluate
 from dfplan.plotting import Line, Panel, panels_figure
 from dfplan.recipes import recipe_for
@@ -25,10 +25,11 @@ from dfplan.windows import fit_normalizer
 from dfplan_bench.common import mean_interval
 from dfplan_bench.parts import kept
 from dfplan_envs import get_normalized_score
+from dfplan_envs.maze2d import generate_tour
 from dfplan_policies import DFPolicy
 
 MAZE, ENV = "maze2d-umaze", "maze2d-umaze-v1"
-STEPS, EVERY, EPISODES, DATA_STEPS = 3000, 250, 24, 200_000
+STEPS, EVERY, EPISODES, DATA_STEPS, SHARD = 3000, 250, 24, 200_000, 100_000
 
 
 class Saver:
@@ -62,7 +63,9 @@ def trained(folder: Path, steps: int, every: int, data_steps: int, seed: int) ->
     if all((folder / f"at-{step}" / "seconds.txt").is_file() for step in marks):
         return marks
     recipe = recipe_for(ENV)
-    episodes, _ = make_episodes(ENV, data_steps, seed=seed, noisy=True, workers=1)
+    shards = range(0, data_steps, SHARD)
+    tours = [generate_tour("umaze", min(SHARD, data_steps - begin), [seed, begin], noisy=True) for begin in shards]
+    episodes = episodes_from_tours(tours)
     spec = TokenSpec(episodes.observations.shape[1], episodes.actions.shape[1], recipe.stride, recipe.horizon)
     shutil.rmtree(folder, ignore_errors=True)
     config = TrainConfig(steps=steps, seed=seed, save_every=every, holdout=0.0, warmup=min(300, steps // 4))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dfplan_bench.parts import kept
-from dfplan_bench.speed.compare import compare, ratios
+from dfplan_bench.speed.compare import ratios, time_designs
 from dfplan_bench.speed.curves import devices, environment_curve, horizon_curve, training_cost
 from dfplan_bench.speed.figure import draw
 from dfplan_bench.speed.loop import closed_loop
@@ -24,7 +24,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], N
     """Time everything, part by part."""
     counts, environments = ((1,), (1,)) if quick else ((1, 2), (1, 64))
     parts: dict[str, Callable[[], Any]] = {
-        "designs": lambda: compare(counts, environments, devices(), quick, say),
+        "designs": lambda: time_designs(counts, environments, devices(), quick, say),
         "savings": lambda: savings(quick),
         "loop": lambda: closed_loop(quick, seed),
         "horizon": lambda: horizon_curve(quick),

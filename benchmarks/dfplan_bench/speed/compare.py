@@ -41,7 +41,7 @@ def time_ours(name: str, environments: int, device: str, repeats: int, precision
     }  # fmt: skip
 
 
-def compare(
+def time_designs(
     counts: Sequence[int], environments: Sequence[int], devices: Sequence[str], quick: bool, say: Callable[[str], None]
 ) -> list[Row]:
     """Time everything for every device, number of threads and number of environments."""

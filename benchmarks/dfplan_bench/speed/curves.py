@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from dfplan import TokenSpec
-from dfplan.cli.data_make import make_episodes
+from dfplan.data import episodes_from_tours
 from dfplan.training import TrainConfig, train
 from dfplan.windows import fit_normalizer
 from dfplan_bench.speed import ours
 from dfplan_bench.speed.clock import exponent, seconds, threads
+from dfplan_envs.maze2d import generate_tour
 
 HORIZONS = (60, 120, 240, 480, 960, 1920, 3840)  # environment steps
 ENVIRONMENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -63,7 +64,7 @@ def fitted(points: list[dict[str, float]], over: str) -> float:
 
 def training_cost(quick: bool) -> list[dict[str, Any]]:
     """Time training steps of the default network by threads, precision and batch; the first two do not count."""
-    tour, _ = make_episodes("maze2d-umaze-v1", 20_000, seed=0, noisy=True, workers=1)
+    tour = episodes_from_tours([generate_tour("umaze", 20_000, [0, 0], noisy=True)])
     spec = TokenSpec(4, 2, 8, 24)
     norm, rows = fit_normalizer(tour, spec.stride), []
     grid = [(t, p, b) for t in (1, 2) for p in ("fp32", "bf16") for b in (32, 128)]
