@@ -232,7 +232,7 @@ def _take_row(walk: _Walk, setting: _Setting, row: Row) -> None:
     walk.x = part if row.everything else walk.x.index_copy(1, index.to(x.device), part)
     if setting.guided:
         known = torch.where((row.k_next[index] == 0).to(x.device)[:, None], part, x0_hat.detach())
-        walk.x0_known = walk.x0_known.index_copy(1, index, known)
+        walk.x0_known = walk.x0_known.index_copy(1, index.to(x.device), known)
     if keep:
         walk.memory, walk.committed = memory, walk.committed | row.newly
     walk.calls, walk.computed = walk.calls + calls, walk.computed + copies * len(index)
@@ -255,11 +255,12 @@ def _guided(
         Tokens, x0_hat, memory, network calls, and copies of every token that went through the network in all of them.
     """
     k, k_next, index = row.k, row.k_next, row.index
+    where = index.to(x.device)
     rows, next_rows = (v[index].expand(len(x), -1).to(x.device) for v in (k, k_next))
 
     def whole(part: Tensor, known: Tensor) -> Tensor:
         repeats = len(part) // len(known)
-        return (known if repeats == 1 else known.repeat_interleave(repeats, 0)).index_copy(1, index, part)
+        return (known if repeats == 1 else known.repeat_interleave(repeats, 0)).index_copy(1, where, part)
 
     def value(part: Tensor) -> Tensor:
         found = _checked(setting.log_cost(whole(part, walk.x0_known), k), len(part))  # type: ignore[misc]

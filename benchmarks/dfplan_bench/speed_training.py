@@ -84,7 +84,7 @@ def judge(folder: Path, episodes: int, seed: int) -> dict[str, Any]:
 
 def run(out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Train once, judge every checkpoint."""
-    steps, every, episodes, data_steps = (8, 4, 1, 20_000) if quick else (STEPS, EVERY, EPISODES, DATA_STEPS)
+    steps, every, episodes, data_steps = (8, 4, 2, 20_000) if quick else (STEPS, EVERY, EPISODES, DATA_STEPS)
     folder = out / f"train-{steps}-{every}-{seed}"
     rows = []
     for step in tqdm(trained(folder, steps, every, data_steps, seed), desc="judge", unit="checkpoint"):
