@@ -17,7 +17,7 @@ from dfplan.context import Context, History
 from dfplan.guidance import Guidance
 from dfplan.models.precision import MixedPrecision
 from dfplan.plan import Plan
-from dfplan.planner_config import ATTENTIONS, PlannerConfig
+from dfplan.planner_config import ATTENTIONS, PlannerConfig, check_weight
 from dfplan.planner_inputs import Generators, or_default
 from dfplan.planning import Setting, Walk, join
 from dfplan.questions import Trajectories
@@ -110,7 +110,7 @@ class DFPlanner:
     ) -> Plan:
         """Plan for a batch of environments.
 
-        Each environment is planned on its own, so its plan does not depend on who else is in the batch.
+        Each environment is on its own, and its plan the same whoever else is there, unless the planner is ``batched``.
 
         Args:
             obs: Current observations (B, O) or (O,), environment units; NaN where missing.
@@ -162,7 +162,7 @@ class DFPlanner:
         setting = self._setting()
         walk = Walk(
             N, S, rows_per_token, causal, eta, hold, guidance, steering or Steering(), actions, trace, score,
-            budget_ms, shared(search, budget_ms, B), inputs.check_weight(or_default(plausibility, c.plausibility)),
+            budget_ms, shared(search, budget_ms, B), check_weight(or_default(plausibility, c.plausibility)), c.batched,
         )  # fmt: skip
         known = [given.row(b, self.levels) for b in range(B)]
         rows = plan_each(setting, walk, known, goals, priors, inputs.share_generators(generator, B))

@@ -25,10 +25,12 @@ class PlannerConfig:
         warm_level: Share of K at which a warm-started plan begins.
         goal_radius: Radius of the goal disc, environment units.
         action_steps: Reverse steps for action tokens.
-        plausibility: Weight of the model's own judgement in the selection: how many horizons later a candidate of median
-            `dfplan.plausibility.surprise` counts than one that surprises nobody; 0 goes by arrival alone.
+        plausibility: Weight of the model's own judgement in the selection: how many horizons later a candidate of
+            median `dfplan.plausibility.surprise` counts than one that surprises nobody; 0 goes by arrival alone.
         plausibility_level: Share of K to which the tokens in question are noised for it.
         precision: ``"auto"`` (bf16 where the processor has it), ``"fp32"`` or ``"bf16"``.
+        batched: Whether all environments go through the network together. It is faster for few samples each, and on a
+            GPU; an environment's noise is the same, but its plan may differ in rounding with who else is there.
     """
 
     samples: int = 16
@@ -42,6 +44,7 @@ class PlannerConfig:
     plausibility: float = 0.4
     plausibility_level: float = 0.6
     precision: str = "auto"
+    batched: bool = False
 
     def __post_init__(self) -> None:
         if self.attention not in ATTENTIONS:

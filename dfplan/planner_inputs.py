@@ -11,7 +11,7 @@ from torch import Tensor
 from dfplan.context import Context, History, build_context, check_history, check_level
 from dfplan.errors import unknown_name
 from dfplan.plan import Plan
-from dfplan.planner_config import ATTENTIONS, check_weight
+from dfplan.planner_config import ATTENTIONS
 from dfplan.tokens import Normalizer, TokenSpec
 
 Generators = torch.Generator | Sequence[torch.Generator] | None

@@ -29,7 +29,7 @@ Steps = Annotated[int | None, typer.Option(help="Denoising steps per token.")]
 Attention = Annotated[str | None, typer.Option(help="causal or full.")]
 Eta = Annotated[float | None, typer.Option(help="0 (DDIM) to 1 (DDPM).")]
 Plausibility = Annotated[
-    float | None, typer.Option(help="Weight of the model's own judgement in the choice among candidates (0.4); 0: none.")
+    float | None, typer.Option(help="Weight of the model's own judgement in the choice of a candidate (0.4); 0: none.")
 ]
 Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda ...")]
 Threads = Annotated[int | None, typer.Option(help="Threads of torch in each process; by default torch decides.")]
