@@ -16,7 +16,7 @@ import pytest
 
 from dfplan_bench import maze2d
 from dfplan_bench.maze2d import report, runner
-from dfplan_bench.maze2d.oracle import FINE, OFFSET, Grid, PerfectPlanner
+from dfplan_bench.maze2d.oracle import FINE, Grid, PerfectPlanner
 from dfplan_bench.maze2d.rows import Row, all_rows, choose
 from dfplan_bench.maze2d.runner import Part, read, run_part, split
 from dfplan_envs.maze2d.layouts import LAYOUTS
@@ -174,7 +174,7 @@ def test_the_perfect_path_keeps_clear_of_walls_and_is_short(maze: str) -> None:
         assert np.allclose(points[0], start) and np.allclose(points[-1], goal)
         dense = np.concatenate([np.linspace(a, b, 6) for a, b in pairwise(points)])
         for corner in ((-0.08, -0.08), (-0.08, 0.08), (0.08, -0.08), (0.08, 0.08)):
-            at = np.floor(dense + corner + OFFSET).astype(int)
+            at = np.floor(dense + corner + 0.7).astype(int)
             assert all(rows[i][j] != "#" for i, j in at)
     left = planner.grid.distances(planner.grid.nearest(np.array(goal, dtype=float)))
     here = planner.grid.nearest(np.array(goal, dtype=float))
