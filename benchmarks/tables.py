@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import baseline_tables
 import bench_tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -153,6 +154,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": speed,
     "gap": gap,
     **bench_tables.TABLES,
+    **baseline_tables.TABLES,
 }
 
 
