@@ -2,8 +2,8 @@
 
     python benchmarks/baselines/sweep.py --python .venv-d3rlpy/bin/python --steps 25000
 
-Run it in dfplan's environment; ``--python`` is the interpreter of d3rlpy's. Stopped, it goes on with the first actor that
-is missing. Delete an actor to train it again.
+Run it in dfplan's environment; ``--python`` is the interpreter of d3rlpy's. Stopped, it goes on with the first actor
+that is missing. Delete an actor to train it again.
 """
 
 from __future__ import annotations
