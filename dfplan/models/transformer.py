@@ -21,9 +21,11 @@ from dfplan.errors import unknown_name
 from dfplan.layout import Layout, is_open_ended
 from dfplan.models.base import Cond
 from dfplan.models.embedding import PREDICTIONS, check_sizes, distinct_levels, level_features, rotate, turns
+from dfplan.models.inverse import InverseHead
 from dfplan.models.keyvalues import KeyValues
 from dfplan.models.prepared import Prepared, prepared, shared_levels
 from dfplan.noise import alpha_bar_table, check_levels, to_x0
+from dfplan.tokens import TokenSpec
 
 POSITIONS = ("learned", "rotary")
 __all__ = ["POSITIONS", "PREDICTIONS", "KeyValues", "TransformerConfig", "TransformerDenoiser"]
@@ -42,6 +44,7 @@ class TransformerConfig:
         prediction: What the head outputs: ``"v"``, ``"x0"`` or ``"eps"``; converted to x0_hat at the edge.
         positions: ``"learned"``: a vector per position of the layout; ``"rotary"``: relative positions, which an
             open-ended layout needs.
+        inverse: Channels of the exact head for actions between clean states (`dfplan.models.inverse`), 0 for none.
     """
 
     width: int = 192
@@ -51,6 +54,7 @@ class TransformerConfig:
     noise: str = "cosine"
     prediction: str = "v"
     positions: str = "learned"
+    inverse: int = 0
 
     def __post_init__(self) -> None:
         check_sizes(self, ("width", "layers", "heads", "levels"))
@@ -61,9 +65,15 @@ class TransformerConfig:
         if self.positions == "rotary" and self.width // self.heads % 2:
             raise ValueError(f"rotary positions need an even width per head, got {self.width // self.heads}")
 
+        if self.inverse < 0:
+            raise ValueError(f"inverse must be 0 (no such head) or its channels, got {self.inverse}")
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
+        """Return plain JSON values; without an inverse head, as they were before there was one."""
+        values = asdict(self)
+        if not self.inverse:
+            del values["inverse"]
+        return values
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -168,6 +178,7 @@ class TransformerDenoiser(nn.Module):
         self.head = nn.Linear(C, spec.width)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.inverse = _inverse_head(spec, config)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a file needs: not what is laid out for sampling."""
@@ -347,6 +358,10 @@ class TransformerDenoiser(nn.Module):
         """
         check_levels(k, x.shape[:2], self.levels)
         positions = self.positions_of(x, cond)
+        if self.inverse is not None and cond.memory is None and positions.ndim == 1:
+            shared = shared_levels(k, None)
+            if shared is not None and self.inverse.answers_all(shared, positions):  # no need of the transformer
+                return self.inverse.replace(x, x, shared, positions, self.alpha_bar)
         output, _ = self._output(x, k, positions, cond)
         return self._clean(output, x, k, positions)
 
@@ -354,4 +369,13 @@ class TransformerDenoiser(nn.Module):
         """Convert the raw output to x0_hat, 0 in the columns that a token does not use."""
         levels = shared_levels(k, None)
         k = k if levels is None else levels
-        return to_x0(self.config.prediction, output.to(x.dtype), x, k, self.alpha_bar) * self.columns(positions)
+        x0_hat = to_x0(self.config.prediction, output.to(x.dtype), x, k, self.alpha_bar) * self.columns(positions)
+        return x0_hat if self.inverse is None else self.inverse.replace(x0_hat, x, k, positions, self.alpha_bar)
+
+
+def _inverse_head(spec: Layout, config: TransformerConfig) -> InverseHead | None:
+    if not config.inverse:
+        return None
+    if not isinstance(spec, TokenSpec):
+        raise ValueError("an inverse head needs a layout of states and actions, got a plain sequence")
+    return InverseHead(spec, config.inverse)
