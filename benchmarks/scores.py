@@ -16,6 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import baseline_commands
 from dfplan.data.files import atomic_path
 
 RESULTS = Path(__file__).parent / "results"
@@ -29,6 +30,7 @@ COMMANDS = {
     **{f"{m}-diffused": f"--env maze2d-{m} --executor diffused_actions --episodes 500 --workers 2" for m in MAZES},
     "large-full-sequence": "--env maze2d-large --episodes 100 --workers 2 --schedule full_sequence --attention full",
     "large-default": "--env maze2d-large",
+    **baseline_commands.COMMANDS,
 }
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import baseline_tables
 import bench_tables
 import maze2d_tables
 
@@ -179,6 +180,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": speed,
     "gap": gap,
     **bench_tables.TABLES,
+    **baseline_tables.TABLES,
     **maze2d_tables.TABLES,
 }
 

@@ -32,6 +32,9 @@ def evaluate_command(
     requery_every: Annotated[
         int | None, typer.Option(help="diffused_actions: steps between questions to the model (1).")
     ] = None,
+    phase: Annotated[
+        str | None, typer.Option(help="diffused_actions: paced (faster than the data), nearest or time (at its pace).")
+    ] = None,
     action_steps: Annotated[int | None, typer.Option(help="diffused_actions: denoising steps per action.")] = None,
     warm_start: Annotated[bool | None, typer.Option(help="Start a re-plan from the plan in use.")] = None,
     num_envs: Annotated[int, typer.Option(help="Environments side by side in each process.")] = 8,
@@ -47,7 +50,7 @@ def evaluate_command(
 
     env_id = resolve(env)
     folder = o.run_folder(out, f"{env_id}-{policy.partition(':')[0]}")
-    executor_options = o.given(lookahead=lookahead, requery_every=requery_every)
+    executor_options = o.given(lookahead=lookahead, requery_every=requery_every, phase=phase)
     chosen = o.given(
         executor=executor,
         executor_options=executor_options or None,

@@ -136,7 +136,8 @@ def build_policy(
             raise ValueError(
                 f"the policy {entry.name!r} does not plan and has no {names}; leave it out or use --policy df"
             )
-        return load_policy(spec, seed=seed, device=device, controller=_controller(env_id), act_dim=_act_dim(env_id))
+        known = {"controller": _controller(env_id), "oracle": _oracle(env_id), "act_dim": _act_dim(env_id)}
+        return load_policy(spec, seed=seed, device=device, **known)
     check_device(device)
     chosen = choose_checkpoint(checkpoint, env_id)
     policy: Any = load_policy(spec, seed=seed, device=device, checkpoint=chosen, **options)
@@ -154,6 +155,15 @@ def _controller(env_id: str) -> Any:
 
     env: Any = make_env(env_id)
     return partial(WaypointController, env.unwrapped.maze)
+
+
+def _oracle(env_id: str) -> Any:
+    """Return what knows the environment's dynamics and map; it builds nothing until it is asked."""
+    from dfplan.evaluation.rollout import make_env
+    from dfplan_envs.maze2d import MazeOracle
+
+    env: Any = make_env(env_id)
+    return MazeOracle(env.unwrapped.maze)
 
 
 def _act_dim(env_id: str) -> int:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfplan_policies.act import ActPolicy
+    from dfplan_policies.baselines.mlp import MLPPolicy
     from dfplan_policies.baselines.random import RandomPolicy
     from dfplan_policies.baselines.replay import ReplayPolicy
+    from dfplan_policies.baselines.sampling_mpc import SamplingMPC
     from dfplan_policies.baselines.sb3 import SB3Policy
     from dfplan_policies.baselines.waypoint import WaypointPolicy
     from dfplan_policies.df import DFPolicy
@@ -26,6 +28,7 @@ _LAZY = {
     "ActPolicy": "act",
     "DFPolicy": "df",
     "EXECUTORS": "executors",
+    "MLPPolicy": "baselines.mlp",
     "ModelPredictivePolicy": "mpc",
     "NumberedPolicy": "protocol",
     "PerEnvironmentPolicy": "per_environment",
@@ -37,6 +40,7 @@ _LAZY = {
     "RandomPolicy": "baselines.random",
     "ReplayPolicy": "baselines.replay",
     "SB3Policy": "baselines.sb3",
+    "SamplingMPC": "baselines.sampling_mpc",
     "Telemetry": "plans",
     "TelemetryPolicy": "protocol",
     "WaypointPolicy": "baselines.waypoint",
@@ -50,6 +54,7 @@ __all__ = [
     "EXECUTORS",
     "ActPolicy",
     "DFPolicy",
+    "MLPPolicy",
     "ModelPredictivePolicy",
     "NumberedPolicy",
     "PerEnvironmentPolicy",
@@ -61,6 +66,7 @@ __all__ = [
     "RandomPolicy",
     "ReplayPolicy",
     "SB3Policy",
+    "SamplingMPC",
     "Telemetry",
     "TelemetryPolicy",
     "WaypointPolicy",

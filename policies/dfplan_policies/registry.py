@@ -13,6 +13,7 @@ from dfplan.errors import unknown_name
 from dfplan_policies.protocol import FloatArray, Policy
 
 if TYPE_CHECKING:
+    from dfplan_policies.baselines.sampling_mpc import Oracle
     from dfplan_policies.baselines.waypoint import ControllerFactory
 
 GROUP = "dfplan.policies"
@@ -27,17 +28,19 @@ class PolicyRequest:
         checkpoint: Name, folder or Hub id of a planner's checkpoint.
         planner: A planner, in place of ``checkpoint``.
         controller: Makes the dataset's controller (``waypoint``).
-        act_dim: A, width of an action (``random``).
+        oracle: Knows the true dynamics and the map (``mppi``, ``cem``).
+        act_dim: A, width of an action (``random``, ``mlp``).
         goal: (G,), for observations that bring no ``desired_goal``.
         seed: Seed of the policy's draws.
         device: Where networks run.
-        options: Arguments of `DFPolicy`: ``executor``, ``replan_every``, ``samples``, ``schedule`` ...
+        options: Arguments of the policy itself, for `DFPolicy` ``executor``, ``replan_every``, ``samples`` ...
     """
 
     argument: str = ""
     checkpoint: str | Path | None = None
     planner: Any = None
     controller: ControllerFactory | None = None
+    oracle: Oracle | None = None
     act_dim: int | None = None
     goal: FloatArray | None = None
     seed: int = 0
@@ -102,7 +105,8 @@ def _mpc(request: PolicyRequest) -> Policy:
 
 def _check_options(name: str, policy: type, options: Mapping[str, Any]) -> None:
     """Refuse options that a policy does not have."""
-    known = [p for p in signature(policy).parameters if p not in ("planner", "goal", "seed")]
+    filled = ("planner", "oracle", "method", "act_dim", "goal", "seed")
+    known = [p for p in signature(policy).parameters if p not in filled]
     for option in options:
         if option not in known:
             raise unknown_name(f"option of the policy {name!r}", option, known)
@@ -138,11 +142,33 @@ def _sb3(request: PolicyRequest) -> Policy:
     return SB3Policy(request.argument, device=request.device)
 
 
+def _mlp(request: PolicyRequest) -> Policy:
+    from dfplan_policies.baselines.mlp import MLPPolicy
+
+    return MLPPolicy(request.argument, act_dim=request.act_dim)
+
+
+def _sampling(request: PolicyRequest, method: str) -> Policy:
+    from dfplan_policies.baselines.sampling_mpc import SamplingMPC
+
+    _check_options(method, SamplingMPC, request.options)
+    if request.oracle is None:
+        raise ValueError(f"the policy {method!r} needs an oracle, got none; pass oracle=MazeOracle('large')")
+    return SamplingMPC(request.oracle, method=method, goal=request.goal, seed=request.seed, **request.options)
+
+
 _BUILT_IN = (
     PolicyEntry("df", "Diffusion Forcing planner; an executor follows its plans", _df, plans=True),
     PolicyEntry("act", "the same model without a plan: denoise the next actions, execute, ask again", _act, plans=True),
     PolicyEntry("mpc", "optimise actions in the model's own imagination (interleaved tokens)", _mpc, plans=True),
     PolicyEntry("waypoint", "the controller that made the data: shortest cell path, waypoint by waypoint", _waypoint),
+    PolicyEntry(
+        "mppi",
+        "an oracle: sampled action sequences in the true simulator with the maze's map, weighted mean",
+        lambda request: _sampling(request, "mppi"),
+    ),
+    PolicyEntry("cem", "the same oracle, mean of the best sequences", lambda request: _sampling(request, "cem")),
+    PolicyEntry("mlp", "a deterministic actor from one safetensors file (BC, IQL ...)", _mlp, argument="FILE"),
     PolicyEntry("random", "uniform random actions", _random),
     PolicyEntry("replay", "the recorded actions of an evaluation's run folder", _replay, argument="FILE"),
     PolicyEntry("sb3", "an algorithm saved by stable-baselines3 (extra: sb3)", _sb3, argument="FILE"),
@@ -189,8 +215,7 @@ def load_policy(spec: str, **request: Any) -> Policy:
     """Build a policy by name.
 
     Args:
-        spec: ``"df"``, ``"waypoint"``, ``"random"``, ``"replay:FILE"``, ``"sb3:FILE"`` or one that another package
-            offers.
+        spec: ``"df"``, ``"waypoint"``, ``"mppi"``, ``"mlp:FILE"``, ``"random"`` ... or one that another package offers.
         **request: Fields of `PolicyRequest`; what is not one of them goes to ``options``, for example
             ``executor="path"``.
 

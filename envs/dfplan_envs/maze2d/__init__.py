@@ -6,12 +6,14 @@ from dfplan_envs.maze2d.controller import WaypointController
 from dfplan_envs.maze2d.env import Maze2dEnv
 from dfplan_envs.maze2d.generate import generate_tour
 from dfplan_envs.maze2d.layouts import LAYOUTS, Maze, as_maze
+from dfplan_envs.maze2d.oracle import MazeOracle
 from dfplan_envs.maze2d.pointmaze import action_from_pointmaze, action_to_pointmaze, from_pointmaze, to_pointmaze
 
 __all__ = [
     "LAYOUTS",
     "Maze",
     "Maze2dEnv",
+    "MazeOracle",
     "WaypointController",
     "action_from_pointmaze",
     "action_to_pointmaze",

@@ -185,6 +185,21 @@ class Maze2dEnv(gymnasium.Env[Observation, Action]):
         """
         self._ball.set(*opt.read_state(self.maze, state))
 
+    def simulate(self, states: ArrayLike, actions: ArrayLike) -> Observation:
+        """Foretell where actions lead, without moving the ball: the exact dynamics, walls and velocity clip included.
+
+        Args:
+            states: (N, 4) x, y, vx, vy.
+            actions: (N, H, 2), clipped to [-1, 1].
+
+        Returns:
+            (N, H + 1, 4), the states before and after every step; bit for bit what `set_state` and `step` give.
+
+        Raises:
+            ValueError: wrong shapes, or numbers that are not finite.
+        """
+        return self._ball.simulate(*opt.read_batch(states, actions))
+
     def normalized_score(self, episode_return: float) -> float:
         """Put an episode's return on D4RL's scale (see `dfplan_envs.get_normalized_score`).
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from dfplan_envs._errors import unknown
 from dfplan_envs.maze2d.layouts import Cell, Maze
@@ -16,6 +16,7 @@ SPEED_LIMIT = 10.0  # per axis; twice what the clip lets through, so that no con
 
 Goal = tuple[float, float] | Literal["random"]
 State = tuple[float, float, float, float]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,23 @@ def read_action(action: ArrayLike) -> tuple[float, float]:
             return x, y
     x, y = _numbers("action", action, 2)
     return min(1.0, max(-1.0, x)), min(1.0, max(-1.0, y))
+
+
+def read_batch(states: ArrayLike, actions: ArrayLike) -> tuple[Floats, Floats]:
+    """Check states (N, 4) and actions (N, H, 2), and clip the actions to [-1, 1].
+
+    Raises:
+        ValueError: wrong shapes, or numbers that are not finite.
+    """
+    states, actions = np.asarray(states, dtype=np.float64), np.asarray(actions, dtype=np.float64)
+    if states.ndim != 2 or states.shape[1] != 4 or actions.ndim != 3 or actions.shape[::2] != (len(states), 2):
+        raise ValueError(
+            f"states must be (N, 4) and actions (N, H, 2), got {states.shape} and {actions.shape}; "
+            "pass one row of each per ball"
+        )
+    if not (np.isfinite(states).all() and np.isfinite(actions).all()):
+        raise ValueError("states and actions must be finite, got NaN or infinity; look where they were made")
+    return states, actions.clip(-1.0, 1.0)
 
 
 def _read_location(maze: Maze, location: ArrayLike) -> Cell:

@@ -8,11 +8,15 @@ bit for bit.
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dfplan_envs.maze2d import _mujoco
 from dfplan_envs.maze2d.layouts import Maze
 
 DT_S = 0.01
 MAX_SPEED = 5.0  # per axis, applied before each step
+TOP_SPEED = 5.2262  # per axis: full thrust within a step makes this of the clipped speed
 BALL_RADIUS = 0.1  # cells
 ORIGIN = 1.2  # world coordinate of position 0 on both axes
 # The camera stands 20 half-heights of the maze above the ball, so that walls hardly show their sides: 2 * atan(1 / 20).
@@ -77,11 +81,12 @@ class PointMass:
     per second), because reading single array elements costs more than the physics.
     """
 
-    __slots__ = ("_ctrl", "_qpos", "_qvel", "data", "model", "vx", "vy", "x", "y")
+    __slots__ = ("_ctrl", "_qpos", "_qvel", "_scratch", "data", "model", "vx", "vy", "x", "y")
 
     def __init__(self, maze: Maze) -> None:
         self.model, self.data = _mujoco.load(mjcf(maze))
         self._qpos, self._qvel, self._ctrl = self.data.qpos, self.data.qvel, self.data.ctrl
+        self._scratch: _mujoco.Data | None = None
         self.x = self.y = self.vx = self.vy = 0.0
 
     def set(self, x: float, y: float, vx: float, vy: float) -> None:
@@ -108,6 +113,25 @@ class PointMass:
         _mj_step(self.model, self.data)
         self.x, self.y = self._qpos.tolist()
         self.vx, self.vy = self._qvel.tolist()
+
+    def simulate(self, states: NDArray[np.float64], actions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Let N balls go H steps each, without moving this one.
+
+        Args:
+            states: (N, 4) x, y, vx, vy.
+            actions: (N, H, 2) in [-1, 1].
+
+        Returns:
+            (N, H + 1, 4), the states before and after every step; bit for bit what `set` and `step` give.
+        """
+        if self._scratch is None:
+            self._scratch = _mujoco.new_data(self.model)
+        out = np.empty((len(states), actions.shape[1] + 1, 4))
+        out[:, 0] = now = states
+        for step in range(actions.shape[1]):
+            clipped = np.concatenate([now[:, :2], now[:, 2:].clip(-MAX_SPEED, MAX_SPEED)], axis=1)
+            out[:, step + 1] = now = _mujoco.step_all(self.model, self._scratch, clipped, actions[:, step])
+        return out
 
     @property
     def contact(self) -> bool:

@@ -1,1 +1,1 @@
-"""Reference policies: the dataset's controller, random actions, recorded actions, stable-baselines3 algorithms."""
+"""Reference policies: the dataset's controller, sampling MPC, actors from files, random and recorded actions."""
