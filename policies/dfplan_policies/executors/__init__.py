@@ -9,12 +9,18 @@ from typing import Any
 from dfplan.errors import unknown_name
 from dfplan_policies.executors.base import Executor, ExecutorFactory, Outcome, Query
 from dfplan_policies.executors.diffused_actions import DiffusedActionsExecutor
+from dfplan_policies.executors.kinematic import KinematicExecutor
 from dfplan_policies.executors.path import PathExecutor
 
-EXECUTORS: dict[str, ExecutorFactory] = {"path": PathExecutor, "diffused_actions": DiffusedActionsExecutor}
+EXECUTORS: dict[str, ExecutorFactory] = {
+    "path": PathExecutor,
+    "diffused_actions": DiffusedActionsExecutor,
+    "kinematic": KinematicExecutor,
+}
 DESCRIPTIONS = {
     "path": "treats the plan as a path: chases a point ahead of the ball at full speed, holds at the goal",
     "diffused_actions": "executes the model's own actions towards the next planned states; no controller",
+    "kinematic": "follows a plan of positions where an action is the next move and there is no speed (OGBench's pointmaze)",
 }
 
 __all__ = [
@@ -22,6 +28,7 @@ __all__ = [
     "EXECUTORS",
     "DiffusedActionsExecutor",
     "Executor",
+    "KinematicExecutor",
     "Outcome",
     "PathExecutor",
     "Query",
