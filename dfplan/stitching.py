@@ -33,7 +33,8 @@ class StitchConfig:
         radius: Largest distance of a jump, Euclidean over all observation columns, environment units.
         steps: Longest composed episode.
         episodes: How many are composed.
-        goals: States of the data that composed episodes head for, one each; of two that are drawn, the further one.
+        goals: States of the data that composed episodes head for, one each.
+        far: How many of them are drawn for an episode; it heads for the furthest.
         gap: Fewest steps between two jumps of a composed episode, and steps of a hop.
         piece: Mean steps that are followed before a jump is tried; one that gets no nearer is left sooner.
         look: Hops ahead at which a continuation is judged.
@@ -45,6 +46,7 @@ class StitchConfig:
     steps: int
     episodes: int = 4000
     goals: int = 256
+    far: int = 4
     gap: int = 20
     piece: int = 80
     look: int = 3
@@ -54,7 +56,7 @@ class StitchConfig:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.radius) and self.radius > 0):
             raise ValueError(f"radius must be positive, got {self.radius}; it is a distance in environment units")
-        for name in ("steps", "episodes", "goals", "gap", "piece", "look", "choices"):
+        for name in ("steps", "episodes", "goals", "far", "gap", "piece", "look", "choices"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
@@ -112,9 +114,9 @@ class _Walk:
         self.away = np.stack([places.distances(int(places.cell[g])) for g in goals])
         starts = np.flatnonzero(left > 0)
         self.now = starts[rng.integers(0, len(starts), n)]
-        two = rng.integers(0, config.goals, (2, n))
-        reach = self.away[two, places.cell[self.now]] % FAR  # a goal out of reach counts as the nearest
-        self.goal = two[reach.argmax(0), np.arange(n)]
+        drawn = rng.integers(0, config.goals, (config.far, n))
+        reach = self.away[drawn, places.cell[self.now]] % FAR  # a goal out of reach counts as the nearest
+        self.goal = drawn[reach.argmax(0), np.arange(n)]
         self.rows = np.zeros((n, config.steps), dtype=np.int64)
         self.length = np.zeros(n, dtype=np.int64)
         self.fresh = np.full(n, config.gap, dtype=np.int64)
@@ -181,8 +183,9 @@ def stitch(episodes: EpisodeArrays, config: StitchConfig, seed: int = 0) -> Epis
         seed: At least 0; the same seed gives the same bits.
 
     Returns:
-        At most ``config.episodes`` episodes: those that came within a hop of their goal in time. A transition starts in an observation of the data and has its action and
-        reward; where a jump follows, its end is the observation jumped to, at most ``config.radius`` from the true one.
+        At most ``config.episodes`` episodes: those that came within a hop of their goal in time. A transition starts in
+        an observation of the data and has its action and reward; where a jump follows, its end is the observation
+        jumped to, at most ``config.radius`` from the true one.
 
     Raises:
         ValueError: If none did; the data are too sparse for the radius, or the episodes too short for the gap.
@@ -196,8 +199,8 @@ def stitch(episodes: EpisodeArrays, config: StitchConfig, seed: int = 0) -> Epis
     made = np.flatnonzero((walk.length > 0) & walk.arrived())
     if len(made) == 0:
         raise ValueError(
-            f"nothing can be stitched: no composed episode gets anywhere with jumps of up to {config.radius:g}, at least "
-            f"{config.gap} steps apart; pass a larger radius, or more data"
+            f"nothing can be stitched: with jumps of up to {config.radius:g}, at least {config.gap} steps apart, "
+            "no composed episode gets near its goal; pass a larger radius, or more data"
         )
     rows = np.concatenate([walk.rows[p, : walk.length[p]] for p in made])
     seen = np.concatenate([np.append(walk.rows[p, : walk.length[p]], walk.now[p]) for p in made])

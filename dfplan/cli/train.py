@@ -18,7 +18,7 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Minari id, D4RL .hdf5, .npz, or an OGBench name such as pointmaze-large-stitch, which is made in memory; "
+            help="Minari id, D4RL .hdf5, .npz, or an OGBench name (pointmaze-large-stitch), which is made in memory; "
             "the default makes the recipe's data in memory."
         ),
     ] = None,
@@ -63,6 +63,7 @@ def train(
     no_goal: Annotated[
         float, typer.Option(help="Share of windows without a goal, for plans that are given none.")
     ] = 0.3,
+    begin: Annotated[float, typer.Option(help="Share of windows that start where their episode does.")] = 0.0,
     causal: Annotated[
         float | None, typer.Option(help="Share of batches with causal attention; 0.7, or 1 for a model that is causal.")
     ] = None,
@@ -103,6 +104,7 @@ def train(
     config = TrainConfig(
         steps=shape["steps"], batch=batch, lr=lr, seed=seed, causal=share, precision=precision, save_every=save_every,
         no_goal=no_goal,
+        begin=begin,
         model=make_config(model, network),
         objective=ObjectiveConfig(levels=levels, weighting=weighting, action_tokens=action_tokens),
     )  # fmt: skip

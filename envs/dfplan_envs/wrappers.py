@@ -21,8 +21,8 @@ class GoalObservation(
 ):
     """Show the goal: observations become a dictionary, as goal-conditioned algorithms (HER) want them.
 
-    `observation` (4,) or (2,), `achieved_goal` (2,) the position, `desired_goal` (2,) the episode's goal. `compute_reward`
-    scores any pair.
+    `observation` (4,) or (2,), `achieved_goal` (2,) the position, `desired_goal` (2,) the episode's goal.
+    `compute_reward` scores any pair.
 
     Args:
         env: a maze2d or pointmaze environment, wrapped or not.

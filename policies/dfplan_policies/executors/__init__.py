@@ -20,7 +20,7 @@ EXECUTORS: dict[str, ExecutorFactory] = {
 DESCRIPTIONS = {
     "path": "treats the plan as a path: chases a point ahead of the ball at full speed, holds at the goal",
     "diffused_actions": "executes the model's own actions towards the next planned states; no controller",
-    "kinematic": "follows a plan of positions where an action is the next move and there is no speed (OGBench's pointmaze)",
+    "kinematic": "follows a plan of positions where an action is the next move and speed does not exist (pointmaze)",
 }
 
 __all__ = [
