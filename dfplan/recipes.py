@@ -41,15 +41,22 @@ RECIPES: dict[str, Recipe] = {
 
 # OGBench's pointmaze: cells of 4 units, success within 1.0, and a world without surprises, so that plans last.
 _POINTMAZE: dict[str, Any] = {
-    "horizon": 32,
-    "steps": 3_000,
+    "steps": 2_000,
     "data_steps": 1_000_000,
     "dt_s": 0.1,
     "planner": {"goal_radius": 1.0},
-    "policy": {"executor": "kinematic", "replan_every": 200},
+    "policy": {
+        "executor": "kinematic",
+        "replan_every": 60,
+        "samples": 8,
+        "steps": 8,
+        "schedule": "full_sequence",
+        "attention": "full",
+        "block_radius": 1.2,
+    },
 }
-for _size, _stride in (("medium", 7), ("large", 11), ("giant", 16)):
-    RECIPES[f"ogbench-pointmaze-{_size}"] = Recipe(stride=_stride, **_POINTMAZE)
+for _size, _stride, _horizon in (("medium", 12, 16), ("large", 12, 24), ("giant", 16, 32)):
+    RECIPES[f"ogbench-pointmaze-{_size}"] = Recipe(stride=_stride, horizon=_horizon, **_POINTMAZE)
 
 
 def recipe_for(env: str) -> Recipe:

@@ -90,6 +90,8 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         obs_noise: Standard deviation of the sensor's Gaussian noise in environment units, a number or (O,); with a
             checkpoint of interleaved tokens an observation may also be missing (all NaN).
         history: Whether the planner is told what came before, if its layout has a history.
+        block_radius: Distance from a place that the ball has run up against that plans had better keep; environment
+            units.
         trust: Share of K at which a plan takes a state that was imagined because its observation is missing.
         **plan_options: Passed to ``planner.plan``: ``samples``, ``schedule``, ``slope``, ``steps``, ``attention``,
             ``eta``, ``hold``, ``guidance``, ``steering``, ``score``, ``budget_ms``, ``search``.
@@ -113,6 +115,7 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         obs_noise: Any = None,
         history: bool = True,
         trust: float = 0.05,
+        block_radius: float = BLOCK_RADIUS,
         **plan_options: Any,
     ) -> None:
         samples = plan_options.pop("samples", None)
@@ -128,6 +131,7 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         self.executor: Executor[Any] = make_executor(executor, executor_options)
         self.replan_every = replan_every
         self.goal = goal
+        self.block_radius = block_radius
         self.seed = seed
         self.warm_start = warm_start
         self.keep_shorter = keep_shorter
@@ -208,7 +212,7 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         if self.believer is not None and memory.past is not None:
             options |= {"obs_level": belief.level, "history": self.believer.history(memory.past)}
         plan = self.planner.plan(as_row(belief.shown), row_goal, generator=self._generator(memory)(), **options)
-        chosen = choose_free(plan, memory.blocked)
+        chosen = choose_free(plan, memory.blocked, self.block_radius)
         view = view_plan(plan, goal, memory.step, stuck, chosen)
         track, raw = self.executor.start(view), (plan, memory.step) if self.warm_start else None
         if self.keep_shorter and usable and self._is_nearer(memory.track, track):
@@ -267,7 +271,7 @@ def view_plan(
     )
 
 
-def choose_free(plan: Any, blocked: Sequence[FloatArray]) -> int:
+def choose_free(plan: Any, blocked: Sequence[FloatArray], radius: float = BLOCK_RADIUS) -> int:
     """Choose the candidate to follow: the planner's choice, unless it leads through a place known to be blocked.
 
     Then it is the candidate that arrives first of those that lead through no such place, feasible ones before others;
@@ -276,6 +280,7 @@ def choose_free(plan: Any, blocked: Sequence[FloatArray]) -> int:
     Args:
         plan: A `dfplan.Plan` of a batch of one.
         blocked: Places (2,) that the ball has run up against.
+        radius: Distance to keep from them, environment units.
 
     Returns:
         Index of the candidate.
@@ -291,7 +296,7 @@ def choose_free(plan: Any, blocked: Sequence[FloatArray]) -> int:
     points = np.concatenate(fine).swapaxes(0, 1)  # (N, 8 H, 2)
     late = np.repeat(np.arange(states.shape[1] - 1), 8)[None] * plan.stride > arrival[:, None]
     nearest = np.linalg.norm(points[:, None] - np.stack(blocked)[None, :, None], axis=-1).min(1)
-    free = ~((nearest < BLOCK_RADIUS) & ~late).any(1)
+    free = ~((nearest < radius) & ~late).any(1)
     if free[selected]:
         return selected
     feasible = plan.feasible[0].cpu().numpy()
