@@ -41,7 +41,6 @@ RECIPES: dict[str, Recipe] = {
 
 # OGBench's pointmaze: cells of 4 units, success within 1.0, and a world without surprises, so that plans last.
 _POINTMAZE: dict[str, Any] = {
-    "steps": 2_000,
     "data_steps": 1_000_000,
     "dt_s": 0.1,
     "planner": {"goal_radius": 1.0},
@@ -55,8 +54,8 @@ _POINTMAZE: dict[str, Any] = {
         "block_radius": 1.2,
     },
 }
-for _size, _stride, _horizon in (("medium", 12, 16), ("large", 12, 24), ("giant", 16, 32)):
-    RECIPES[f"ogbench-pointmaze-{_size}"] = Recipe(stride=_stride, horizon=_horizon, **_POINTMAZE)
+for _size, _stride, _horizon, _steps in (("medium", 13, 12, 2_000), ("large", 15, 20, 3_000), ("giant", 20, 24, 4_000)):
+    RECIPES[f"ogbench-pointmaze-{_size}"] = Recipe(_stride, _horizon, _steps, **_POINTMAZE)
 
 
 def recipe_for(env: str) -> Recipe:
