@@ -33,6 +33,8 @@ class Plan:
         network_evaluations: Calls of the denoiser per environment.
         seconds: Wall-clock seconds per environment.
         search: The trees that were searched, one per environment, or None.
+        surprise: (B, N, H), how far each token is from what the model foretells from its neighbours (normalised units
+            squared; see `dfplan.plausibility`), or None if candidates were not chosen by it.
     """
 
     observations: Tensor
@@ -50,6 +52,7 @@ class Plan:
     network_evaluations: int
     seconds: float
     search: tuple[TreeResult, ...] | None = None
+    surprise: Tensor | None = None
 
     def __len__(self) -> int:
         """Count the environments."""

@@ -17,7 +17,7 @@ from dfplan.context import Context, History
 from dfplan.guidance import Guidance
 from dfplan.models.precision import MixedPrecision
 from dfplan.plan import Plan
-from dfplan.planner_config import ATTENTIONS, PlannerConfig
+from dfplan.planner_config import ATTENTIONS, PlannerConfig, check_weight
 from dfplan.planner_inputs import Generators, or_default
 from dfplan.planning import Setting, Walk, join
 from dfplan.questions import Trajectories
@@ -106,10 +106,11 @@ class DFPlanner:
         obs_level: Any = None,
         obs_noise: Any = None,
         history: History | None = None,
+        plausibility: float | None = None,
     ) -> Plan:
         """Plan for a batch of environments.
 
-        Each environment is planned on its own, so its plan does not depend on who else is in the batch.
+        Each environment is on its own, and its plan the same whoever else is there, unless the planner is ``batched``.
 
         Args:
             obs: Current observations (B, O) or (O,), environment units; NaN where missing.
@@ -139,6 +140,7 @@ class DFPlanner:
             obs_noise: In its place, the standard deviation of Gaussian noise on the observations in environment units:
                 a number, (O,) or (B, O); see `dfplan.context.level_of_noise`.
             history: What was observed and done before, for layouts with history.
+            plausibility: Weight of the model's own judgement among candidates; see `PlannerConfig`.
 
         Returns:
             A `Plan` on the CPU.
@@ -148,9 +150,7 @@ class DFPlanner:
             TypeError: If the task has no goal but one is given.
         """
         began, c, spec = time.perf_counter(), self.config, self.spec
-        N, n = or_default(samples, c.samples), inputs.check_horizon(spec, horizon)
-        if N < 1:
-            raise ValueError(f"samples must be at least 1, got {N}")
+        N, n = inputs.check_samples(or_default(samples, c.samples)), inputs.check_horizon(spec, horizon)
         given, goals = self._given(obs, goal, obs_level, obs_noise, history)
         B, causal, rows_per_token = len(given.x), self._causal(attention), or_default(steps, c.steps)
         S = make_schedule(
@@ -162,7 +162,7 @@ class DFPlanner:
         setting = self._setting()
         walk = Walk(
             N, S, rows_per_token, causal, eta, hold, guidance, steering or Steering(), actions, trace, score,
-            budget_ms, shared(search, budget_ms, B),
+            budget_ms, shared(search, budget_ms, B), check_weight(or_default(plausibility, c.plausibility)), c.batched,
         )  # fmt: skip
         known = [given.row(b, self.levels) for b in range(B)]
         rows = plan_each(setting, walk, known, goals, priors, inputs.share_generators(generator, B))
@@ -393,6 +393,7 @@ class DFPlanner:
         return Setting(
             self._model, self.spec, self.norm, self._alpha_bar, self._order, self._mask, self.device,
             self.config.goal_radius, self.config.action_steps,
+            max(1, round(self.config.plausibility_level * self.levels)),
         )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -24,7 +25,12 @@ class PlannerConfig:
         warm_level: Share of K at which a warm-started plan begins.
         goal_radius: Radius of the goal disc, environment units.
         action_steps: Reverse steps for action tokens.
+        plausibility: Weight of the model's own judgement in the selection: how many horizons later a candidate of
+            median `dfplan.plausibility.surprise` counts than one that surprises nobody; 0 goes by arrival alone.
+        plausibility_level: Share of K to which the tokens in question are noised for it.
         precision: ``"auto"`` (bf16 where the processor has it), ``"fp32"`` or ``"bf16"``.
+        batched: Whether all environments go through the network together. It is faster for few samples each, and on a
+            GPU; an environment's noise is the same, but its plan may differ in rounding with who else is there.
     """
 
     samples: int = 16
@@ -35,7 +41,10 @@ class PlannerConfig:
     warm_level: float = 0.5
     goal_radius: float = 0.5
     action_steps: int = 1
+    plausibility: float = 0.4
+    plausibility_level: float = 0.6
     precision: str = "auto"
+    batched: bool = False
 
     def __post_init__(self) -> None:
         if self.attention not in ATTENTIONS:
@@ -45,8 +54,10 @@ class PlannerConfig:
         for name in ("samples", "steps", "action_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.warm_level <= 1:
-            raise ValueError(f"warm_level must lie in (0, 1], got {self.warm_level}")
+        for name in ("warm_level", "plausibility_level"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in (0, 1], got {getattr(self, name)}")
+        check_weight(self.plausibility)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PlannerConfig:
@@ -56,3 +67,14 @@ class PlannerConfig:
             if key not in names:
                 raise unknown_name("planner option", key, names)
         return cls(**values)
+
+
+def check_weight(weight: float) -> float:
+    """Check the weight of plausibility.
+
+    Raises:
+        ValueError: If it is negative or not finite.
+    """
+    if not (math.isfinite(weight) and weight >= 0):
+        raise ValueError(f"plausibility is a weight and must be 0 or more, got {weight}")
+    return weight

@@ -28,6 +28,17 @@ def check_attention(name: str) -> bool:
     return name == "causal"
 
 
+def check_samples(samples: int) -> int:
+    """Check a number of candidates.
+
+    Raises:
+        ValueError: If it is below 1.
+    """
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
+    return samples
+
+
 def check_obs(spec: TokenSpec, obs: Any, device: torch.device) -> Tensor:
     """Check the shape of observations and convert them to float32 (B, O).
 

@@ -16,6 +16,7 @@ from dfplan.models.base import Denoiser
 from dfplan.noise import Draw, add_noise, normal_like
 from dfplan.plan import Plan
 from dfplan.planner_inputs import Generators
+from dfplan.plausibility import penalty, surprise
 from dfplan.sampler import LogCost, Samples, sample
 from dfplan.schedule import make_schedule, start_below
 from dfplan.selection import Score, arrival_steps, best, feasible, select, values
@@ -38,6 +39,7 @@ class Setting:
         device: Where the model is.
         goal_radius: Radius of the goal disc, environment units.
         action_steps: Reverse steps for action tokens.
+        plausibility_level: Noise level at which the plausibility of candidates is judged.
     """
 
     model: Denoiser
@@ -49,6 +51,7 @@ class Setting:
     device: torch.device
     goal_radius: float
     action_steps: int
+    plausibility_level: int = 1
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class Walk:
         score: Values of candidates, states (N, n+1, O) to (N,); None prefers an early arrival.
         budget_ms: Time budget of all environments together in milliseconds; None draws one batch.
         search: Search a tree of sub-plans instead of drawing whole plans.
+        plausibility: Weight of the candidates' plausibility in the selection, 0 for none.
+        batched: Whether the environments go through the network together (without a budget and a search).
     """
 
     samples: int
@@ -84,6 +89,8 @@ class Walk:
     score: Score | None = None
     budget_ms: float | None = None
     search: TreeConfig | None = None
+    plausibility: float = 0.0
+    batched: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,12 +141,14 @@ def denoise(
         trace: Whether to keep the tokens after every row.
         begin: Free tokens (B, f, D) at the levels of the first row; noised zeros if None.
         steering: How guidance acts.
-        number: Number of the first sample, with which its guidance scale is dealt.
+        number: Number of the first sample of each block, with which its guidance scale is dealt.
 
     Returns:
         `Samples` of the given and then the free tokens.
     """
     c, draw, steer = len(given.tokens), normal_like(generator), steering or Steering()
+    blocks = len(generator) if isinstance(generator, Sequence) else 1
+    scales = steer.scales_of(len(given.x) // blocks, number)
     tokens, level = torch.cat([given.tokens, free]), given.k[0]
     mask = s.mask[tokens].to(s.device)
     if begin is None:
@@ -150,7 +159,7 @@ def denoise(
         tokens=tokens, order=s.order[tokens],
         causal=causal, eta=eta, hold=hold, log_cost=cost_of(s, guidance, given), draw=draw, mask=mask, trace=trace,
         finish=torch.arange(len(tokens)) >= c, monte_carlo=steer.monte_carlo,
-        noisy_log_cost=steer.noisy_log_cost(tokens), scales=steer.scales_of(len(given.x), number),
+        noisy_log_cost=steer.noisy_log_cost(tokens), scales=None if scales is None else scales.repeat(blocks),
     )  # fmt: skip
 
 
@@ -225,19 +234,21 @@ def beginning(s: Setting, walk: Walk, samples: int, prior: Tensor | None, genera
 def draw_batch(
     s: Setting, walk: Walk, given: Context, prior: Tensor | None, generator: Any, number: int = 0
 ) -> Drawn:  # fmt: skip
-    """Sample candidates for one environment.
+    """Sample candidates for one environment, or for several that know the same tokens at the same levels.
 
     Args:
         s: Model, layout, statistics.
         walk: How to sample.
-        given: State, goal and history (one row), what is missing left out. A state that is not clean is sampled first,
-            once per candidate.
-        prior: States (n, O) to start from, or None.
-        generator: Source of noise.
-        number: Number of the first candidate.
+        given: State, goal and history (a row per environment), what is missing left out. A state that is not clean is
+            sampled first, once per candidate.
+        prior: States (n, O), or (E, n, O) for several environments, to start from, or None.
+        generator: Source of noise, a list of one per environment if there are several.
+        number: Number of the first candidate of each.
     """
     given, calls = known_state(s, walk, given.repeated(walk.samples), generator)
-    free, begin = beginning(s, walk, walk.samples, prior, generator)
+    if prior is not None and prior.ndim == 3:
+        prior = prior.repeat_interleave(walk.samples, 0)
+    free, begin = beginning(s, walk, len(given.x), prior, generator)
     out = denoise(
         s, given, free, walk.S, causal=walk.causal, generator=generator, eta=walk.eta, hold=walk.hold,
         guidance=walk.guidance, trace=walk.trace, begin=begin, steering=walk.steering, number=number,
@@ -276,21 +287,38 @@ def choose(s: Setting, walk: Walk, drawn: Drawn, goal: Tensor | None, generator:
     c, states = len(given.tokens), states_of(s, given, out.x)
     arrival, possible = judge(s, states, goal)
     value = drawn.value if walk.score is None or drawn.value is not None else values(walk.score, states)
+    calls, actions, surprises = drawn.calls, None, None
     if value is None:
         columns = spec.goal_columns or tuple(range(spec.obs_dim))
-        chosen = int(select(arrival[None], possible[None], states[None], columns, spec.stride))
+        late = None
+        if walk.plausibility > 0 and len(states) > 1:
+            surprises = _surprises(s, walk, drawn, list(columns), generator)
+            late, calls = penalty(surprises, arrival, spec.stride, walk.plausibility)[None], calls + 2
+        chosen = int(select(arrival[None], possible[None], states[None], columns, spec.stride, penalty=late))
     else:
         chosen = best(value, possible.cpu())
-    calls, actions = drawn.calls, None
     if walk.actions:
         row = slice(chosen, chosen + 1)
         actions = _plan_actions(s, given.x[row, :1], out.x[row, c:], walk.causal, generator)[0]
         calls += s.action_steps if spec.chunked else 0
     return {
         "states": states, "arrival": arrival, "possible": possible, "chosen": chosen, "actions": actions,
-        "calls": calls, "S": out.S, "trace": None if out.trace is None else states_of(s, given, out.trace),
+        "calls": calls, "S": out.S, "surprises": surprises,
+        "trace": None if out.trace is None else states_of(s, given, out.trace),
         "score": -arrival[chosen] if walk.score is None or value is None else value[chosen].float(),
     }  # fmt: skip
+
+
+def _surprises(s: Setting, walk: Walk, drawn: Drawn, columns: list[int], generator: Any) -> Tensor:
+    """Ask the model how far each token of each candidate is from what it would have foretold: (N, n)."""
+    c, x = len(drawn.given.tokens), drawn.out.x
+    tokens = torch.cat([drawn.given.tokens, CONTEXT + torch.arange(x.shape[1] - c)])
+    first = s.spec.obs_slice.start
+    return surprise(
+        s.model, x, torch.arange(len(tokens)) >= c, k=drawn.out.S[-1], tokens=tokens,
+        columns=[first + column for column in columns], level=s.plausibility_level, alpha_bar=s.alpha_bar,
+        mask=s.mask[tokens].to(x.device), causal=walk.causal, draw=normal_like(generator),
+    )  # fmt: skip
 
 
 def judge(s: Setting, states: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -361,4 +389,5 @@ def join(s: Setting, rows: list[dict[str, Any]], goal: Tensor | None, seconds: f
         network_evaluations=first["calls"],
         seconds=seconds,
         search=tuple(r["search"] for r in rows) if "search" in first else None,
+        surprise=None if first.get("surprises") is None else stack("surprises"),
     )

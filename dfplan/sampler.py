@@ -9,14 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dfplan import montecarlo
 from dfplan.errors import unknown_name
+from dfplan.itinerary import Row, itinerary, present_tokens, settled_rows
 from dfplan.models.base import Cond, Denoiser
-from dfplan.montecarlo import MonteCarlo, Row, expected_gradient
+from dfplan.montecarlo import MonteCarlo, expected_gradient
 from dfplan.noise import Draw, guidance_coefficient, noise_further, reverse_step
 from dfplan.schedule import check_schedule, drop_idle_rows
 
 HOLDS = ("copy", "resample")
 COMMITS = ("clean", "noisy")
+__all__ = ["COMMITS", "HOLDS", "LogCost", "Samples", "present_tokens", "sample", "settled_rows"]
 LogCost = Callable[[Tensor, Tensor], Tensor]
 """From tokens (B, n, D) and levels int64 (n,) to log c (B,), one number per sample."""
 
@@ -40,43 +43,6 @@ class Samples:
     tokens_computed: int
     trace: Tensor | None
     memory: Any = None
-
-
-def present_tokens(k: Tensor, k_next: Tensor, order: Tensor, levels: int, causal: bool) -> Tensor:
-    """Find the tokens that the denoiser must see in one row, bool (n,); leaving out the others changes nothing.
-
-    Nobody looks at a token at level K, so one that also stays there is left out. With causal attention everything
-    later than the last token that changes is left out too.
-
-    Args:
-        k: Levels before the row, int64 (n,).
-        k_next: Levels after it, int64 (n,).
-        order: Causal order of the tokens, int64 (n,).
-        levels: K.
-        causal: Whether attention is causal.
-    """
-    changing = k != k_next
-    present = (k < levels) | changing
-    if causal and bool(changing.any()):
-        present &= order <= order[changing].max()
-    return present
-
-
-def settled_rows(S: Tensor, order: Tensor) -> Tensor:
-    """Find from which row on each token, and everything at or before it in causal order, never changes again.
-
-    Args:
-        S: int64 (M+1, n).
-        order: int64 (n,).
-
-    Returns:
-        int64 (n,), 0..M.
-    """
-    M = len(S) - 1
-    rows = torch.arange(1, M + 1)[:, None]
-    last = torch.where(S[1:] != S[:-1], rows, 0).max(0).values if M else torch.zeros_like(S[0])
-    before = order[None, :] <= order[:, None]
-    return torch.where(before, last[None, :], torch.zeros_like(last)).max(1).values
 
 
 @dataclass
@@ -200,23 +166,24 @@ def sample(
     if (memory is not None or keep_memory or commit == "noisy") and not remembering:
         raise ValueError("a memory needs causal attention and a denoiser that remembers (it has `advance`)")
     column_mask = torch.ones_like(x[0]) if mask is None else mask.to(x)
+    settled = torch.full_like(S[0], len(S))
+    if remembering and (cache or keep_memory or commit == "noisy") and hold == "copy":
+        settled = settled_rows(S, order) - int(commit == "noisy")
+    guided = log_cost is not None or noisy_log_cost is not None
+    way = itinerary(
+        S, order, settled, finish, K, causal=causal, resample=hold == "resample", skip=skip and not guided
+    )  # fmt: skip
     setting = _Setting(
         model, alpha_bar, tokens, order, finish, causal, eta, log_cost, noisy_log_cost, monte_carlo, scales, draw,
         column_mask,
     )  # fmt: skip
-    settled = torch.full_like(S[0], len(S))
-    if remembering and (cache or keep_memory or commit == "noisy") and hold == "copy":
-        settled = settled_rows(S, order) - int(commit == "noisy")
     walk = _Walk(x, memory, torch.zeros_like(finish), x.clone())
     history = [x] if trace else []
-    for m in range(len(S) - 1):
-        k, k_next = S[m], S[m + 1]
-        above = _level_above(S, m)
+    for row in way.rows:
         if hold == "resample":
-            k = torch.where((k == k_next) & (k > 0) & finish, above, k)
-            k_from, k_up = (v.expand(x.shape[:2]) for v in (S[m], k))
+            k_from, k_up = (v.expand(x.shape[:2]) for v in (S[row.m], row.k))
             walk.x = noise_further(walk.x, k_from, k_up, setting.noise(walk.x), alpha_bar)
-        _take_row(walk, setting, k, k_next, above, settled <= m, skip)
+        _take_row(walk, setting, row)
         if trace:
             history.append(walk.x)
     if keep_memory:
@@ -246,42 +213,28 @@ def _check(
         raise ValueError(f"scales must have shape {tuple(x.shape[:1])}, one per sample, got {tuple(scales.shape)}")
 
 
-def _take_row(
-    walk: _Walk, setting: _Setting, k: Tensor, k_next: Tensor, above: Tensor, settled: Tensor, skip: bool
-) -> None:
+def _take_row(walk: _Walk, setting: _Setting, row: Row) -> None:
     """Call the denoiser once and move every token that is not yet committed."""
-    K = len(setting.alpha_bar) - 1
-    present = ~walk.committed
-    if skip and not setting.guided:
-        present &= present_tokens(k, k_next, setting.order, K, setting.causal)
-    newly = settled & present
-    index = present.nonzero().squeeze(1)
+    index, keep = row.index, row.keep
     if not len(index):  # everybody waits at level K
         return
-    if bool(newly.any()):
-        index = index[torch.argsort(setting.order[index] * 2 + (~newly[index]).long(), stable=True)]
-    keep = int(newly.sum())
-    levels = (
-        k[index].expand(len(walk.x), -1).to(walk.x.device),
-        k_next[index].expand(len(walk.x), -1).to(walk.x.device),
-    )
-    x = walk.x[:, index]
+    x = walk.x if row.everything else walk.x[:, index]
     cond = Cond(causal=setting.causal, tokens=setting.tokens[index], memory=walk.memory)
     eps = setting.noise(walk.x)[:, index] if setting.eta > 0 else None
     calls = copies = 1
     if setting.guided:
-        part, x0_hat, memory, calls, copies = _guided(walk, setting, x, index, k, k_next, above, cond, keep, eps)
+        part, x0_hat, memory, calls, copies = _guided(walk, setting, x, row, cond, eps)
     else:
+        k, k_next = (v[index].to(x.device) for v in (row.k, row.k_next))  # the same for all samples
         with torch.no_grad():
-            x0_hat, memory = _call(setting.model, x, levels[0], cond, keep)
-            part = reverse_step(x, x0_hat, *levels, setting.alpha_bar, eta=setting.eta, eps=eps)
-    everything = len(index) == walk.x.shape[1] and not keep
-    walk.x = part if everything else walk.x.index_copy(1, index, part)
+            x0_hat, memory = _call(setting.model, x, k.expand(len(x), -1), cond, keep)
+            part = reverse_step(x, x0_hat, k, k_next, setting.alpha_bar, eta=setting.eta, eps=eps)
+    walk.x = part if row.everything else walk.x.index_copy(1, index.to(x.device), part)
     if setting.guided:
-        known = torch.where((k_next[index] == 0).to(x.device)[:, None], part, x0_hat.detach())
+        known = torch.where((row.k_next[index] == 0).to(x.device)[:, None], part, x0_hat.detach())
         walk.x0_known = walk.x0_known.index_copy(1, index, known)
     if keep:
-        walk.memory, walk.committed = memory, walk.committed | newly
+        walk.memory, walk.committed = memory, walk.committed | row.newly
     walk.calls, walk.computed = walk.calls + calls, walk.computed + copies * len(index)
 
 
@@ -294,14 +247,14 @@ def _call(model: Any, x: Tensor, k: Tensor, cond: Cond, keep: int) -> tuple[Tens
 
 
 def _guided(
-    walk: _Walk, setting: _Setting, x: Tensor, index: Tensor, k: Tensor, k_next: Tensor, above: Tensor, cond: Cond,
-    keep: int, eps: Tensor | None,
+    walk: _Walk, setting: _Setting, x: Tensor, row: Row, cond: Cond, eps: Tensor | None
 ) -> tuple[Tensor, Tensor, Any, int, int]:  # fmt: skip
     """Take one row's step along the gradient of the costs.
 
     Returns:
         Tokens, x0_hat, memory, network calls, and copies of every token that went through the network in all of them.
     """
+    k, k_next, index = row.k, row.k_next, row.index
     rows, next_rows = (v[index].expand(len(x), -1).to(x.device) for v in (k, k_next))
 
     def whole(part: Tensor, known: Tensor) -> Tensor:
@@ -315,7 +268,7 @@ def _guided(
     plain = setting.log_cost is not None and setting.monte_carlo is None
     with torch.set_grad_enabled(plain):
         leaf = x.detach().requires_grad_(plain)
-        x0_hat, memory = _call(setting.model, leaf, rows, cond, keep)
+        x0_hat, memory = _call(setting.model, leaf, rows, cond, row.keep)
         gradient, calls, copies = torch.zeros_like(x), 1, 1
         if plain:
             (gradient,) = torch.autograd.grad(value(x0_hat).sum(), leaf)
@@ -326,11 +279,11 @@ def _guided(
             found: Tensor = setting.model(noisy, levels, replace(cond, memory=past))
             return found
 
-        row = Row(
-            x, k[index], above[index], setting.order[index], setting.finish[index], setting.alpha_bar,
+        part = montecarlo.Row(
+            x, k[index], row.above[index], setting.order[index], setting.finish[index], setting.alpha_bar,
             setting.mask[index],
         )  # fmt: skip
-        gradient, more, repeats = expected_gradient(predict, value, row, setting.monte_carlo, setting.draw)
+        gradient, more, repeats = expected_gradient(predict, value, part, setting.monte_carlo, setting.draw)
         calls, copies = calls + more, copies + more * repeats
     if setting.noisy_log_cost is not None:
         with torch.enable_grad():
@@ -362,13 +315,3 @@ def _commit_rest(walk: _Walk, setting: _Setting, k: Tensor) -> None:
     with torch.no_grad():
         _, walk.memory = _call(setting.model, walk.x[:, index], levels, cond, len(index))
     walk.calls, walk.computed = walk.calls + 1, walk.computed + len(index)
-
-
-def _level_above(S: Tensor, m: int) -> Tensor:
-    """Find for each token the next higher level that its column visited before row m (or its own level)."""
-    now = S[m]
-    above = torch.where(S[:m] > now, S[:m], torch.full_like(S[:m], torch.iinfo(S.dtype).max))
-    if len(above) == 0:
-        return now
-    best = above.min(0).values
-    return torch.where(best == torch.iinfo(S.dtype).max, now, best)

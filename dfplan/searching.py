@@ -30,12 +30,14 @@ from dfplan.sampler import Samples
 from dfplan.selection import Judge, arrival_score
 from dfplan.tree import TreeConfig, TreeResult, tree_search
 
+MOST_TOGETHER = 1024  # candidates of all environments that go through the network at once, for memory's sake
+
 
 def plan_each(
     s: Setting, walk: Walk, given: Sequence[Context], goals: Tensor | None, priors: Tensor | None,
     generators: Sequence[torch.Generator | None],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Plan for every environment on its own.
+    """Plan for every environment, each on its own unless ``walk.batched``.
 
     Args:
         s: Model, layout, statistics.
@@ -54,12 +56,54 @@ def plan_each(
         rows = [search_one(s, walk, walk.search, *row) for row in zip(given, goal, prior, generators, strict=True)]
         return _equally_many(rows)
     if walk.budget_ms is None:
-        return [
-            choose(s, walk, draw_batch(s, walk, g, start, source), target, source)
-            for g, target, start, source in zip(given, goal, prior, generators, strict=True)
-        ]
+        draw = _draw_together if walk.batched else _draw_apart
+        drawn = draw(s, walk, given, prior, generators)
+        return [choose(s, walk, d, goal[b], generators[b]) for b, d in enumerate(drawn)]
     parts = _draw_until(s, walk, given, prior, generators)
     return [choose(s, walk, joined(p), goal[b], generators[b]) for b, p in enumerate(parts)]
+
+
+def _draw_apart(
+    s: Setting, walk: Walk, given: Sequence[Context], prior: Sequence[Tensor | None],
+    generators: Sequence[torch.Generator | None],
+) -> list[Drawn]:  # fmt: skip
+    """Draw each environment's candidates on its own."""
+    return [draw_batch(s, walk, *row) for row in zip(given, prior, generators, strict=True)]
+
+
+def _draw_together(
+    s: Setting, walk: Walk, given: Sequence[Context], prior: Sequence[Tensor | None],
+    generators: Sequence[torch.Generator | None],
+) -> list[Drawn]:  # fmt: skip
+    """Draw the candidates of environments that know the same tokens at the same levels as one batch.
+
+    Every environment's noise comes from its own generator, as it does when it is alone.
+    """
+    patterns: dict[tuple[Any, ...], list[int]] = {}
+    for b, context in enumerate(given):
+        patterns.setdefault((*context.tokens.tolist(), *context.k[0].tolist()), []).append(b)
+    size, found = max(1, MOST_TOGETHER // walk.samples), {}  # type: int, dict[int, Drawn]
+    for rows in patterns.values():
+        for part in (rows[i : i + size] for i in range(0, len(rows), size)):
+            contexts, priors = [given[b] for b in part], [p for b in part if (p := prior[b]) is not None]
+            whole = replace(
+                contexts[0], x=torch.cat([c.x for c in contexts]), k=torch.cat([c.k for c in contexts])
+            )  # fmt: skip
+            drawn = draw_batch(
+                s, walk, whole, torch.stack(priors) if priors else None, [generators[b] for b in part]
+            )  # fmt: skip
+            found |= dict(zip(part, _parted(drawn, len(part)), strict=True))
+    return [found[b] for b in range(len(given))]
+
+
+def _parted(drawn: Drawn, environments: int) -> list[Drawn]:
+    """Take the candidates of several environments apart, those of one after the other's."""
+    trace, out = drawn.out.trace, drawn.out
+    traces = [None] * environments if trace is None else list(trace.chunk(environments, 1))
+    parts = zip(*(v.chunk(environments) for v in (drawn.given.x, drawn.given.k, out.x)), traces, strict=True)
+    return [
+        Drawn(replace(drawn.given, x=x0, k=k), replace(out, x=x, trace=rows), drawn.calls) for x0, k, x, rows in parts
+    ]
 
 
 def _draw_until(

@@ -57,7 +57,15 @@ def feasible(states: Tensor, max_move: Tensor, until: Tensor, stride: int, *, sl
     return ((moves <= slack * max_move.to(states)).all(-1) | ~counts).all(-1)
 
 
-def select(arrival: Tensor, possible: Tensor, states: Tensor, columns: tuple[int, ...], stride: int) -> Tensor:
+def select(
+    arrival: Tensor,
+    possible: Tensor,
+    states: Tensor,
+    columns: tuple[int, ...],
+    stride: int,
+    *,
+    penalty: Tensor | None = None,
+) -> Tensor:
     """Choose the candidate that arrives first among the feasible ones.
 
     Ties (nobody arrives) go to the shortest path among feasible ones; if none is feasible, all compete.
@@ -68,6 +76,7 @@ def select(arrival: Tensor, possible: Tensor, states: Tensor, columns: tuple[int
         states: (B, N, H+1, O).
         columns: Columns of the position.
         stride: Environment steps per token.
+        penalty: (B, N) environment steps by which each counts as later; see `dfplan.plausibility`.
 
     Returns:
         int64 (B,).
@@ -75,7 +84,11 @@ def select(arrival: Tensor, possible: Tensor, states: Tensor, columns: tuple[int
     length = states[..., list(columns)].diff(dim=-2).norm(dim=-1).sum(-1)
     horizon = float((states.shape[-2] - 1) * stride)
     late = torch.where(arrival.isfinite(), arrival, torch.full_like(arrival, 2 * horizon))
-    cost = late + 1e-3 * length + torch.where(possible, 0.0, 4 * horizon)
+    cost = late + 1e-3 * length
+    if penalty is not None:
+        cost = cost + penalty
+    worst = 4 * horizon if penalty is None else 4 * horizon + 2 * float(penalty.max())
+    cost = cost + torch.where(possible, 0.0, worst)
     best: Tensor = cost.argmin(-1)
     return best
 

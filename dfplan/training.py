@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from dfplan.checkpoint import Checkpoint, save_checkpoint, tensor_digest
 from dfplan.errors import unknown_name
-from dfplan.models import Network, NetworkConfig, TransformerConfig, kind_of, make_denoiser
+from dfplan.inverse_training import InverseTraining, fit_inverse
+from dfplan.models import Network, NetworkConfig, TransformerConfig, TransformerDenoiser, kind_of, make_denoiser
 from dfplan.objective import TEACHER_FORCING, ObjectiveConfig, diffusion_forcing_loss
 from dfplan.tokens import Normalizer, TokenSpec
 from dfplan.training_state import STATE, load_state, save_state
@@ -93,11 +94,9 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        values = asdict(self)
+        values = {**asdict(self), "model": self.model.to_dict()}
         if not self.begin:  # what is not in use is left out, so that old runs resume
             del values["begin"]
-        if not values["model"].get("octaves", 1):
-            del values["model"]["octaves"]
         if kind_of(self.model) != "transformer":  # the transformer's entry stays as it was, so that old runs resume
             values["model"]["kind"] = kind_of(self.model)
         return values
@@ -229,13 +228,14 @@ def _train(
     windows = WindowSampler(training, spec, norm, end_goal=config.end_goal, no_goal=config.no_goal, begin=config.begin)
     torch.manual_seed(config.seed)
     model = make_denoiser(spec, config.model).to(device)
+    resumed = (folder / "state" / STATE).is_file()
+    _prepare_inverse(model, training, spec, norm, config, log if rank == 0 else None, fit=not resumed)
     loss_module: nn.Module = LossModule(model, config, spec)
     if world > 1:
         loss_module = nn.parallel.DistributedDataParallel(loss_module, find_unused_parameters=False)
     optimizer = make_optimizer(model, config)
     ema = {n: p.detach().clone() for n, p in model.named_parameters()}
     identity = {**config.to_dict(), "tokens": spec.to_dict(), "statistics": tensor_digest(vars(norm))[:12]}
-    resumed = (folder / "state" / STATE).is_file()
     step = load_state(folder / "state", model, optimizer, ema, identity) if resumed else 0
     meta = {**(provenance or {}), "training": config.to_dict()}
     checkpoint = Checkpoint(name, env, model, spec, norm, planner or {}, meta)
@@ -259,6 +259,23 @@ def _train(
     return folder / "checkpoint"
 
 
+def _prepare_inverse(
+    model: Network, episodes: EpisodeArrays, spec: TokenSpec, norm: Normalizer, config: TrainConfig,
+    log: Log | None, *, fit: bool,
+) -> None:  # fmt: skip
+    """Fit the inverse head, if there is one, before everything else, and leave it out of what is trained."""
+    if isinstance(model, TransformerDenoiser) and model.inverse is not None:
+        if fit:
+
+            def watch(step: int, loss: float) -> None:
+                if log is not None:
+                    log({"inverse_step": step, "inverse_loss": loss})
+
+            settings = InverseTraining(seed=config.seed)
+            fit_inverse(model.inverse, episodes, spec, norm, model.alpha_bar, settings, log=watch)
+        model.inverse.requires_grad_(False)
+
+
 class OptimizerConfig(Protocol):
     """What the optimiser needs of a configuration."""
 
@@ -275,8 +292,8 @@ class OptimizerConfig(Protocol):
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """Build AdamW with weight decay on matrices only."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices, vectors = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=True)
 

@@ -40,7 +40,8 @@ def save_state(
         tensors[f"model/{name}"] = parameter.detach().cpu().contiguous()
         tensors[f"ema/{name}"] = ema[name].cpu().contiguous()
         for moment in MOMENTS:
-            tensors[f"{moment}/{name}"] = optimizer.state[parameter][moment].cpu().contiguous()
+            value = optimizer.state[parameter].get(moment) if parameter.requires_grad else torch.zeros_like(parameter)
+            tensors[f"{moment}/{name}"] = value.detach().cpu().contiguous()
     with atomic_path(folder / STATE) as path:
         save_file(tensors, path, metadata={"step": str(step), "config": json.dumps(config, sort_keys=True)})
 

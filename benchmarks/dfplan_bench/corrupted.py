@@ -68,7 +68,7 @@ def run(
     def scale(values: Any) -> Any:
         return 100 * get_normalized_score(ENV, values)
 
-    own: dict[str, Any] = {"executor": "diffused_actions", "executor_options": {"requery_every": 4}}
+    own: dict[str, Any] = {"executor": "diffused_actions", "executor_options": {"requery_every": 4, "phase": "nearest"}}
     movers: tuple[tuple[str, dict[str, Any]], ...] = (("missing", {}), ("missing_own_actions", own))
     rows: dict[str, dict[str, Any]] = {}
     for kind, options in movers:

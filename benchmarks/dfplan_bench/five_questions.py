@@ -150,7 +150,7 @@ def acting(planner: DFPlanner, episodes: int, slow: int, seed: int, say: Callabl
     policies: dict[str, tuple[Any, int]] = {
         "plan, path executor": (DFPolicy(planner, seed=seed), episodes),
         "plan, its own actions": (
-            DFPolicy(planner, "diffused_actions", seed=seed, executor_options={"requery_every": 4}),
+            DFPolicy(planner, "diffused_actions", seed=seed, executor_options={"requery_every": 4, "phase": "nearest"}),
             episodes,
         ),
         "act": (ActPolicy(planner, seed=seed), episodes),

@@ -26,8 +26,9 @@ def evaluate_command(
     steps: o.Steps = None,
     attention: o.Attention = None,
     eta: o.Eta = None,
+    plausibility: o.Plausibility = None,
     replan_every: Annotated[int | None, typer.Option(help="Control steps between plans (50).")] = None,
-    lookahead: Annotated[float | None, typer.Option(help="path: distance of the chased point, in cells (0.8).")] = None,
+    lookahead: Annotated[float | None, typer.Option(help="path: distance of the chased point, in cells (1.2).")] = None,
     requery_every: Annotated[
         int | None, typer.Option(help="diffused_actions: steps between questions to the model (1).")
     ] = None,
@@ -61,6 +62,7 @@ def evaluate_command(
         steps=steps,
         attention=attention,
         eta=eta,
+        plausibility=plausibility,
         replan_every=replan_every,
         action_steps=action_steps,
         warm_start=warm_start,

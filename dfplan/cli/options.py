@@ -28,6 +28,9 @@ Slope = Annotated[float | None, typer.Option(help="Rows by which each token lags
 Steps = Annotated[int | None, typer.Option(help="Denoising steps per token.")]
 Attention = Annotated[str | None, typer.Option(help="causal or full.")]
 Eta = Annotated[float | None, typer.Option(help="0 (DDIM) to 1 (DDPM).")]
+Plausibility = Annotated[
+    float | None, typer.Option(help="Weight of the model's own judgement in the choice of a candidate (0.4); 0: none.")
+]
 Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda ...")]
 Threads = Annotated[int | None, typer.Option(help="Threads of torch in each process; by default torch decides.")]
 Out = Annotated[Path | None, typer.Option(help="Run folder; by default a new one in runs/.")]

@@ -36,6 +36,7 @@ def plan_command(
     steps: o.Steps = None,
     attention: o.Attention = None,
     eta: o.Eta = None,
+    plausibility: o.Plausibility = None,
     budget_ms: Annotated[
         float | None,
         typer.Option(help="Draw batch after batch of candidates for this many milliseconds (at least one batch)."),
@@ -64,6 +65,7 @@ def plan_command(
     planner = DFPlanner.from_pretrained(o.choose_checkpoint(checkpoint, env_id), device=device)
     o.warn_if_foreign(planner.checkpoint.env, env_id)
     chosen = o.given(samples=samples, schedule=schedule, slope=slope, steps=steps, attention=attention, eta=eta)
+    chosen |= o.given(plausibility=plausibility)
     o.check_plan_options(planner, chosen)
     chosen |= o.given(budget_ms=budget_ms)
     generator = torch.Generator().manual_seed(seed)

@@ -46,6 +46,16 @@ def train(
     octaves: Annotated[
         int, typer.Option(help="Sines and cosines of the transformer's input, which tell near states apart.")
     ] = 0,
+    inverse: Annotated[
+        int | None,
+        typer.Option(
+            help="Channels of the exact head for actions between clean states; 256 for path tokens with actions, or 0."
+        ),
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="inverse: fit nothing but that head, for the checkpoint of --start.")
+    ] = None,
+    start: Annotated[str | None, typer.Option(metavar="NAME|DIR|HUB", help="Checkpoint that --only adds to.")] = None,
     noise: Annotated[str, typer.Option(help="Noise table: cosine or linear.")] = "cosine",
     prediction: Annotated[str, typer.Option(help="Head: v, x0 or eps.")] = "v",
     levels: Annotated[
@@ -92,13 +102,18 @@ def train(
 
     if threads is not None:
         torch.set_num_threads(threads)
+    if only is not None or start is not None:
+        from dfplan.cli.train_inverse import fit_only
+
+        fit_only(only, start, env, data, out, seed, 256 if inverse is None else inverse)
+        return
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     env_id, main_process = _resolve(env), int(os.environ.get("RANK", "0")) == 0
     shape = _shape(env_id, stride, horizon, steps, data)
     network: dict[str, Any] = {"width": width, "noise": noise, "prediction": prediction}
-    network |= (
-        {"layers": layers, "heads": heads, "positions": positions, "octaves": octaves} if model == "transformer" else {}
-    )
+    if model == "transformer":
+        network |= {"layers": layers, "heads": heads, "positions": positions, "octaves": octaves}
+        network["inverse"] = inverse if inverse is not None else 256 if tokens == "path" and action_tokens else 0
     causal_only = model == "recurrent" or levels == "teacher_forcing"
     share = causal if causal is not None else 1.0 if causal_only else 0.7
     config = TrainConfig(
@@ -209,6 +224,10 @@ class _Log:
 
     def __call__(self, row: dict[str, Any]) -> None:
         """Take one step's numbers."""
+        if "inverse_step" in row:
+            if row["inverse_step"] % 100 == 0:
+                self.bar.set_postfix_str(f"inverse head, step {row['inverse_step']}, loss {row['inverse_loss']:.4f}")
+            return
         step, loss = int(row["step"]), float(row["loss"])
         self.average = loss if self.average is None else 0.98 * self.average + 0.02 * loss
         self.bar.n = step

@@ -4,6 +4,7 @@ Two properties hold by construction. A token at level K carries no information: 
 other token attends to it. And an output depends only on the tokens that the layout allows (`Layout.attention`).
 
 Causally, tokens that no longer change can be left behind: their keys and values are kept in a `KeyValues` memory.
+Without gradients, in evaluation mode, samples that share tokens and levels go through `dfplan.models.prepared`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ from dfplan.errors import unknown_name
 from dfplan.layout import Layout, is_open_ended
 from dfplan.models.base import Cond
 from dfplan.models.embedding import PREDICTIONS, check_sizes, distinct_levels, level_features, rotate, turns, waves
+from dfplan.models.inverse import InverseHead
+from dfplan.models.keyvalues import KeyValues
+from dfplan.models.prepared import Prepared, prepared, shared_levels
 from dfplan.noise import alpha_bar_table, check_levels, to_x0
+from dfplan.tokens import TokenSpec
 
 POSITIONS = ("learned", "rotary")
 __all__ = ["POSITIONS", "PREDICTIONS", "KeyValues", "TransformerConfig", "TransformerDenoiser"]
@@ -41,6 +46,7 @@ class TransformerConfig:
             open-ended layout needs.
         octaves: Sines and cosines that each column is shown as besides its value, with periods 4, 2, 1, 1/2, ... of
             normalised columns; they tell apart what lies close together, such as the two sides of a wall.
+        inverse: Channels of the exact head for actions between clean states (`dfplan.models.inverse`), 0 for none.
     """
 
     width: int = 192
@@ -51,6 +57,7 @@ class TransformerConfig:
     prediction: str = "v"
     positions: str = "learned"
     octaves: int = 0
+    inverse: int = 0
 
     def __post_init__(self) -> None:
         check_sizes(self, ("width", "layers", "heads", "levels"))
@@ -63,58 +70,12 @@ class TransformerConfig:
         if self.positions == "rotary" and self.width // self.heads % 2:
             raise ValueError(f"rotary positions need an even width per head, got {self.width // self.heads}")
 
+        if self.inverse < 0:
+            raise ValueError(f"inverse must be 0 (no such head) or its channels, got {self.inverse}")
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class KeyValues:
-    """Remember tokens by their keys and values.
-
-    Attributes:
-        layers: One pair of (B, heads, m, c) per block.
-        positions: int64 (m,).
-        visible: bool (B, m), False for a token at level K, which nobody looks at.
-    """
-
-    layers: tuple[tuple[Tensor, Tensor], ...]
-    positions: Tensor
-    visible: Tensor
-
-    def __len__(self) -> int:
-        """Count the remembered tokens."""
-        return len(self.positions)
-
-    @property
-    def next(self) -> int:
-        """Position that follows the last remembered token."""
-        return int(self.positions.max()) + 1 if len(self) else 0
-
-    def repeat(self, n: int) -> KeyValues:
-        """Return the memory of a batch in which every sample is repeated ``n`` times in a row."""
-        layers = tuple((k.repeat_interleave(n, 0), v.repeat_interleave(n, 0)) for k, v in self.layers)
-        return KeyValues(layers, self.positions, self.visible.repeat_interleave(n, 0))
-
-    def detach(self) -> KeyValues:
-        """Return the memory cut off from gradients."""
-        return KeyValues(tuple((k.detach(), v.detach()) for k, v in self.layers), self.positions, self.visible)
-
-    def last(self, tokens: int) -> KeyValues:
-        """Return the memory of the newest ``tokens`` tokens only."""
-        if tokens >= len(self):
-            return self
-        part = slice(len(self) - tokens, None)
-        layers = tuple((k[:, :, part], v[:, :, part]) for k, v in self.layers)
-        return KeyValues(layers, self.positions[part], self.visible[:, part])
-
-    def extended(self, layers: list[tuple[Tensor, Tensor]], positions: Tensor, visible: Tensor) -> KeyValues:
-        """Return the memory with tokens appended."""
-        joined = tuple(
-            (torch.cat([k, new_k], 2), torch.cat([v, new_v], 2))
-            for (k, v), (new_k, new_v) in zip(self.layers, layers, strict=True)
-        )
-        return KeyValues(joined, torch.cat([self.positions, positions]), torch.cat([self.visible, visible], 1))
+        """Return plain JSON values; without an inverse head or octaves, as they were before there were any."""
+        return {name: value for name, value in asdict(self).items() if value or name not in ("inverse", "octaves")}
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -162,7 +123,7 @@ class Block(nn.Module):
             past: Keys and values of the remembered tokens, or None.
 
         Returns:
-            The stream, and the keys and values of the tokens passed.
+            The stream, and the keys and values of the remembered tokens and those passed.
         """
         B, n, C = h.shape
         scale1, shift1, scale2, shift2 = (one_hot @ self.modulation(levels)).chunk(4, -1)
@@ -170,13 +131,12 @@ class Block(nn.Module):
         q, key, value = self.qkv(y).reshape(B, n, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
         if turn is not None:
             q, key = rotate(q, turn), rotate(key, turn)
-        own = (key, value)
         if past is not None:
             key, value = torch.cat([past[0].to(key.dtype), key], 2), torch.cat([past[1].to(value.dtype), value], 2)
         h = h + self.out(attend(q, key, value, mask).transpose(1, 2).reshape(B, n, C))
         y = F.layer_norm(h, (C,)) * (1 + scale2) + shift2
         mixed: Tensor = self.down(F.relu(self.up(y)).square())
-        return h + mixed, own
+        return h + mixed, (key, value)
 
 
 class TransformerDenoiser(nn.Module):
@@ -186,6 +146,9 @@ class TransformerDenoiser(nn.Module):
         spec: The token layout (T positions, width D).
         config: The network's size and levels.
 
+    Attributes:
+        prepare: Whether sampling may use `dfplan.models.prepared`, which changes nothing but time.
+
     Raises:
         ValueError: If an open-ended layout is given learned positions.
     """
@@ -194,10 +157,13 @@ class TransformerDenoiser(nn.Module):
     column_mask: Tensor
     allowed: Tensor
     order: Tensor
+    prepare: bool
+    _prepared: Prepared | None
 
     def __init__(self, spec: Layout, config: TransformerConfig) -> None:
         super().__init__()
         self.spec, self.config, self.open_ended = spec, config, is_open_ended(spec)
+        self.prepare, self._prepared = True, None
         if self.open_ended and config.positions == "learned":
             raise ValueError("an open-ended sequence has no last position to learn; use positions='rotary'")
         C = config.width
@@ -214,6 +180,11 @@ class TransformerDenoiser(nn.Module):
         self.head = nn.Linear(C, spec.width)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.inverse = _inverse_head(spec, config)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a file needs: not what is laid out for sampling."""
+        return {**self.__dict__, "_prepared": None}
 
     @property
     def levels(self) -> int:
@@ -240,17 +211,24 @@ class TransformerDenoiser(nn.Module):
             seen = self.allowed[int(causal)][rows, columns]
         return seen
 
-    def _mask(self, positions: Tensor, k: Tensor, cond: Cond) -> Tensor:
-        """Build (B, 1, n, m + n): the layout's rule, and nobody but itself looks at a token at level K."""
+    def visible(self, positions: Tensor, k: Tensor, causal: bool, memory: KeyValues | None) -> Tensor:
+        """Return bool (B, 1, n, m + n): the layout's rule, and nobody but itself looks at a token at level K."""
         n = k.shape[1]
         itself = torch.eye(n, dtype=torch.bool, device=k.device)
-        seen = (self.may_see(positions, positions, cond.causal) & (k < self.levels).unsqueeze(-2)) | itself
-        if cond.memory is not None:
-            if bool(self.may_see(cond.memory.positions, positions, True).any()):
+        seen = (self.may_see(positions, positions, causal) & (k < self.levels).unsqueeze(-2)) | itself
+        if memory is not None:
+            if bool(self.may_see(memory.positions, positions, True).any()):
                 raise ValueError("a token lies before those that are remembered; pass tokens in causal order")
-            past = self.may_see(positions, cond.memory.positions, cond.causal) & cond.memory.visible.unsqueeze(-2)
+            past = self.may_see(positions, memory.positions, causal) & memory.visible.unsqueeze(-2)
             seen = torch.cat([past.expand(len(k), n, -1), seen.expand(len(k), n, n)], -1)
         return seen.unsqueeze(1)
+
+    def turn_of(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return the cosines and sines of rotary positions, or None."""
+        if self.config.positions != "rotary":
+            return None
+        where = positions if self.open_ended else self.order[positions]
+        return turns(where, self.config.width // self.config.heads, self.position.dtype)
 
     def _embed(self, x: Tensor, k: Tensor, positions: Tensor, causal: bool) -> Tensor:
         """Turn tokens into the residual stream (B, n, C)."""
@@ -267,10 +245,7 @@ class TransformerDenoiser(nn.Module):
         found, where = distinct_levels(k, self.levels)
         levels = self.level(level_features(found, self.levels, self.position.dtype))
         one_hot = F.one_hot(where, len(found)).to(h.dtype)  # a product is faster than a gather, forwards and backwards
-        turn: tuple[Tensor, Tensor] | None = None
-        if self.config.positions == "rotary":
-            where = positions if self.open_ended else self.order[positions]
-            turn = turns(where, h.shape[-1] // self.config.heads, h.dtype)
+        turn = self.turn_of(positions)
         kept = []
         for i, block in enumerate(self.blocks):
             h, own = block(h, levels, one_hot, mask, turn, None if memory is None else memory.layers[i])
@@ -303,10 +278,21 @@ class TransformerDenoiser(nn.Module):
 
     def network(self, x: Tensor, k: Tensor, cond: Cond) -> Tensor:
         """Return the raw head output (B, n, D) in the kind ``config.prediction``."""
-        positions = self.positions_of(x, cond)
-        h = self._embed(x, k, positions, cond.causal)
-        output, _ = self._run(h, k, self._mask(positions, k, cond), positions, cond.memory)
+        output, _ = self._output(x, k, self.positions_of(x, cond), cond)
         return output.to(x.dtype)
+
+    def _output(
+        self, x: Tensor, k: Tensor, positions: Tensor, cond: Cond
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Compute the raw output, and each block's keys and values of remembered and passed tokens."""
+        usable = self.prepare and not (self.training or torch.is_grad_enabled() or self.position.is_inference())
+        usable = usable and positions.ndim == 1
+        levels = shared_levels(k, cond.memory) if usable else None
+        if levels is None:
+            mask = self.visible(positions, k, cond.causal, cond.memory)
+            return self._run(self._embed(x, k, positions, cond.causal), k, mask, positions, cond.memory)
+        ready = self._prepared = prepared(self, self._prepared)
+        return ready(x, levels, ready.scene(self, levels, positions, cond.causal, cond.memory), cond.memory)
 
     def forced(self, x: Tensor, k: Tensor, clean: Tensor, clean_k: Tensor, cond: Cond) -> Tensor:
         """Return the raw output when every noisy token sees itself and the *clean* tokens before it: teacher forcing.
@@ -348,14 +334,15 @@ class TransformerDenoiser(nn.Module):
             raise ValueError("to be remembered, tokens need causal attention and the same positions in all samples")
         if keep and bool(self.may_see(positions[:keep], positions[keep:], True).any()):
             raise ValueError("a token to be remembered looks at one that is not; pass tokens in causal order")
-        h = self._embed(x, k, positions, True)
-        output, kept = self._run(h, k, self._mask(positions, k, cond), positions, cond.memory)
-        x0_hat = to_x0(self.config.prediction, output.to(x.dtype), x, k, self.alpha_bar) * self.columns(positions)
-        layers = [(key[:, :, :keep], value[:, :, :keep]) for key, value in kept]
-        visible = k[:, :keep] < self.levels
+        output, kept = self._output(x, k, positions, cond)
+        x0_hat = self._clean(output, x, k, positions)
+        remembered = keep if cond.memory is None else len(cond.memory) + keep
+        layers = tuple((key[:, :, :remembered], value[:, :, :remembered]) for key, value in kept)
+        shared = shared_levels(k, None)
+        visible = k[:, :keep] < self.levels if shared is None else (shared[:keep] < self.levels).expand(len(k), -1)
         if cond.memory is None:
-            return x0_hat, KeyValues(tuple(layers), positions[:keep], visible)
-        return x0_hat, cond.memory.extended(layers, positions[:keep], visible)
+            return x0_hat, KeyValues(layers, positions[:keep], visible)
+        return x0_hat, cond.memory.grown(layers, positions[:keep], visible)
 
     def forward(self, x: Tensor, k: Tensor, cond: Cond) -> Tensor:
         """Predict the clean tokens.
@@ -373,6 +360,25 @@ class TransformerDenoiser(nn.Module):
             ValueError: If the shape or range of ``k`` is wrong, or ``x`` holds other tokens than ``cond`` names.
         """
         check_levels(k, x.shape[:2], self.levels)
-        output = self.network(x, k, cond)
-        x0_hat = to_x0(self.config.prediction, output, x, k, self.alpha_bar)
-        return x0_hat * self.columns(self.positions_of(x, cond))
+        positions = self.positions_of(x, cond)
+        if self.inverse is not None and cond.memory is None and positions.ndim == 1:
+            shared = shared_levels(k, None)
+            if shared is not None and self.inverse.answers_all(shared, positions):  # no need of the transformer
+                return self.inverse.replace(x, x, shared, positions, self.alpha_bar)
+        output, _ = self._output(x, k, positions, cond)
+        return self._clean(output, x, k, positions)
+
+    def _clean(self, output: Tensor, x: Tensor, k: Tensor, positions: Tensor) -> Tensor:
+        """Convert the raw output to x0_hat, 0 in the columns that a token does not use."""
+        levels = shared_levels(k, None)
+        k = k if levels is None else levels
+        x0_hat = to_x0(self.config.prediction, output.to(x.dtype), x, k, self.alpha_bar) * self.columns(positions)
+        return x0_hat if self.inverse is None else self.inverse.replace(x0_hat, x, k, positions, self.alpha_bar)
+
+
+def _inverse_head(spec: Layout, config: TransformerConfig) -> InverseHead | None:
+    if not config.inverse:
+        return None
+    if not isinstance(spec, TokenSpec):
+        raise ValueError("an inverse head needs a layout of states and actions, got a plain sequence")
+    return InverseHead(spec, config.inverse)

@@ -119,7 +119,7 @@ def test_eval_and_plan_with_a_planner(dfplan: Any, tmp_path: Path) -> None:
         "x",
     )
     assert code == 0, err
-    assert re.search(r"time per plan +median \d", out) and re.search(r"network evaluations +4 per plan", out)
+    assert re.search(r"time per plan +median \d", out) and re.search(r"network evaluations +6 per plan", out)
     config = json.loads((tmp_path / "x" / "config.json").read_text())
     assert (config["executor"], config["executor_options"]["lookahead"], config["replan_every"]) == ("path", 0.5, 100)
     assert (config["planner"]["samples"], config["planner"]["schedule"]) == (2, "full_sequence")
@@ -131,7 +131,7 @@ def test_eval_and_plan_with_a_planner(dfplan: Any, tmp_path: Path) -> None:
     )
     assert code == 0
     plan = json.loads(out)
-    assert plan["samples"] == 2 and plan["network_evaluations"] == 4 and plan["goal"] == [1, 1]
+    assert plan["samples"] == 2 and plan["network_evaluations"] == 6 and plan["goal"] == [1, 1]
     code, out, _ = dfplan("plan", "--env", "maze2d-umaze", *options, "--budget-ms", 0.001, "--out", "q", "--json")
     assert code == 0 and json.loads(out)["samples"] == 2  # one batch at least
     assert json.loads((tmp_path / "q" / "config.json").read_text())["budget_ms"] == 0.001

@@ -15,6 +15,7 @@ from dfplan.models.base import Cond
 from dfplan.noise import alpha_bar_table
 from dfplan.plan import Plan
 from dfplan.planner import DFPlanner, PlannerConfig
+from dfplan.plausibility import penalty
 from dfplan.selection import arrival_steps, feasible, select
 from dfplan.tokens import goal_token
 from tests.core.tiny import small_spec, tiny_checkpoint
@@ -58,7 +59,7 @@ def test_shapes_and_units(kind: str, goal: bool) -> None:
     context = 2 if goal else 1
     assert p.schedule.shape == (rows + 1, H + context) and bool((p.schedule[:, :context] == 0).all())
     assert (p.stride, p.dt_s, len(p)) == (F, 0.01, 3) and p.seconds > 0
-    assert p.network_evaluations == rows + (1 if kind == "path" else 0)
+    assert p.network_evaluations == rows + (1 if kind == "path" else 0) + 2  # two for the plausibility
     torch.testing.assert_close(p.candidates[:, :, 0], obs[:, None].expand(3, 4, 4), atol=1e-5, rtol=1e-5)
     assert torch.equal(p.trace[-1], p.candidates)
     assert p.goal is None if not goal else torch.equal(p.goal, goals)
@@ -75,7 +76,15 @@ def test_the_selected_candidate_follows_the_rule() -> None:
     limit = torch.cat([planner.norm.max_move[:2], torch.full((2,), float("inf"))])
     possible = feasible(p.candidates, limit, arrival, F)
     assert torch.equal(p.arrival_steps, arrival) and torch.equal(p.feasible, possible)
-    assert torch.equal(p.selected, select(arrival, possible, p.candidates, (0, 1), F))
+    surprises = p.surprise
+    assert surprises is not None and surprises.shape == (8, 12, H) and bool((surprises > 0).all())
+    late = torch.stack([penalty(s, a, F, planner.config.plausibility) for s, a in zip(surprises, arrival, strict=True)])
+    rows = [
+        select(*(v[b : b + 1] for v in (arrival, possible, p.candidates)), (0, 1), F, penalty=late[b : b + 1])
+        for b in range(8)
+    ]
+    assert torch.equal(p.selected, torch.cat(rows))
+    assert not torch.equal(p.selected, select(arrival, possible, p.candidates, (0, 1), F))  # it decides something
     assert torch.equal(p.observations, p.candidates[index, p.selected])
     assert torch.equal(p.score, -arrival[index, p.selected])
     assert bool(arrival.isfinite().any()) and len(p.selected.unique()) > 1  # the example decides something
@@ -162,8 +171,8 @@ def test_guidance_gets_environment_units_and_moves_the_plan() -> None:
         calls.append((states.detach(), k))
         return GoalGuidance(torch.tensor([3.0, 3.0]), scale=0.05)(states, k)
 
-    plain = PLANNERS["path"].plan(obs, goals, generator=generators(1, 2))
-    guided = PLANNERS["path"].plan(obs, goals, generator=generators(1, 2), guidance=log_c)
+    plain = PLANNERS["path"].plan(obs, goals, generator=generators(1, 2), plausibility=0)
+    guided = PLANNERS["path"].plan(obs, goals, generator=generators(1, 2), plausibility=0, guidance=log_c)
     assert len(calls) == 2 * plain.network_evaluations and plain.network_evaluations == guided.network_evaluations
     for i, (states, k) in enumerate(calls):
         assert states.shape == (3, H + 1, 4) and k.shape == (H + 1,)

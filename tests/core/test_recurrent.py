@@ -343,7 +343,10 @@ def test_the_command_line_trains_either_network(
     assert call("--model", "recurrent", "--width", "24") == 0
     assert configurations[-1].model == RecurrentConfig(width=24) and configurations[-1].causal == 1.0
     assert call("--levels", "teacher_forcing", "--width", "24", "--heads", "2") == 0
-    assert configurations[-1].model == TransformerConfig(width=24, heads=2) and configurations[-1].causal == 1.0
+    assert (
+        configurations[-1].model == TransformerConfig(width=24, heads=2, inverse=256)
+        and configurations[-1].causal == 1.0
+    )
     assert configurations[-1].objective.levels == "teacher_forcing"
     assert call() == 0 and configurations[-1].causal == 0.7
     capsys.readouterr()

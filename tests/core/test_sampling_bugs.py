@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
+import dfplan.itinerary
 import dfplan.noise
 import dfplan.sampler
 from dfplan.models.base import Cond
@@ -156,7 +158,8 @@ def test_held_tokens_that_are_denoised_anyway_are_detected(monkeypatch: Patch) -
     ],
 )
 def test_skipping_too_much_is_detected(present: Callable[..., Tensor], what: str, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(dfplan.sampler, "present_tokens", present)
+    monkeypatch.setattr(dfplan.itinerary, "present_tokens", present)
+    monkeypatch.setattr(dfplan.itinerary, "_kept", OrderedDict())
     assert not joint_error() < 2 * law.TOLERANCE[0.0], what
 
 

@@ -196,9 +196,41 @@ def test_nearest_phase_waits_for_a_ball_that_lags_and_time_does_not() -> None:
     np.testing.assert_allclose(asked["time"], 0.2 + (49 + 15) * 0.02, atol=0.25)
 
 
+def test_a_paced_plan_runs_faster_and_waits_for_a_ball_that_lags() -> None:
+    # Catches: a pace that is not applied to places or to speeds, a reference that runs away from a ball that is held.
+    planner = FakePlanner(speed=2.0)
+    policy = diffused_policy(planner, pace=1.5, lag=1.0)
+    state: Any = None
+    for step in range(60):  # the ball moves one and a half times as fast as planned: 3 cells/s
+        observation = {"observation": np.array([[0.03 * step, 0, 3, 0]]), "desired_goal": np.array([[6.0, 0.0]])}
+        _, state = policy.predict(observation, state)
+    asked = np.array([q[1][0, 0] for q in planner.queries])
+    np.testing.assert_allclose(asked[:, 0], 0.03 * np.arange(60) + 0.45, atol=0.03)
+    np.testing.assert_allclose(asked[5:, 2], 3.0, atol=0.1)
+
+    planner = FakePlanner(speed=2.0)
+    policy, state = diffused_policy(planner, pace=1.5, lag=1.0), None
+    for _ in range(60):
+        observation = {"observation": np.array([[0.2, 0, 2, 0]]), "desired_goal": np.array([[6.0, 0.0]])}
+        _, state = policy.predict(observation, state)
+    at = planner.queries[-1][1][0, 0, 0]  # the plan's state one paced stride after at most one stride of lead
+    assert 0.2 + 0.3 + 0.45 - 0.06 < at <= 0.2 + 0.3 + 0.45 + 0.01
+
+
+def test_a_paced_plan_arrives_before_its_own_time() -> None:
+    # Catches: following the data's timing although a faster way is asked for.
+    goal, reached = np.array([6.0, 0.0]), {}
+    for pace in (1.0, 1.7):
+        states, _ = drive(diffused_policy(FakePlanner(speed=2.0), pace=pace), Ball([0, 0, 0, 0]), (6.0, 0.0), 400)
+        away = np.linalg.norm(states[:, :2] - goal, axis=1)
+        reached[pace] = int(np.argmax(away <= 0.5))
+        assert (away[reached[pace] :] <= 0.5).all(), "the goal must be held"
+    assert reached[1.7] < 0.7 * reached[1.0]
+
+
 def test_phase_never_goes_back() -> None:
     planner = FakePlanner(speed=2.0)
-    policy = diffused_policy(planner, rejoin=1.0)
+    policy = diffused_policy(planner, phase="nearest", rejoin=1.0)
     state: Any = None
     for x in (0.0, 0.2, 0.4, 0.3, 0.1):
         observation = {"observation": np.array([[x, 0, 2, 0]]), "desired_goal": np.array([[6.0, 0.0]])}
@@ -238,12 +270,14 @@ def test_goal_reached_asks_for_rest_at_the_goal() -> None:
 def test_at_the_goal_the_model_is_asked_for_a_gentle_stop() -> None:
     # Catches: a goal that is left because the next state asked for is still one of the plan's
     planner = FakePlanner(speed=2.0)
-    policy = diffused_policy(planner, upcoming=3)
+    policy = diffused_policy(planner)
     observation = {"observation": np.array([[1.8, 0, 2, 0]]), "desired_goal": np.array([[2.0, 0.0]])}
     policy.predict(observation)
     upcoming = planner.queries[-1][1][0]
-    assert upcoming[0, 0] > 1.9 and 0 < abs(upcoming[0, 2]) < 2
-    np.testing.assert_allclose(upcoming[1:], [[2, 0, 0, 0]] * 2, atol=1e-6)
+    assert upcoming.shape == (1, 4) and upcoming[0, 0] > 1.9 and 0 < abs(upcoming[0, 2]) < 2
+    policy = diffused_policy(planner, settle=1.0)
+    policy.predict(observation)
+    np.testing.assert_allclose(planner.queries[-1][1][0], [[2, 0, 0, 0]], atol=1e-6)
 
 
 def test_there_is_no_controller_in_diffused_actions() -> None:

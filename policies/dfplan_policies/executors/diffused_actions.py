@@ -1,7 +1,8 @@
 """The ``diffused_actions`` executor: the model's own actions move the ball, as in the paper; no controller.
 
 The plan says which states come next; every ``requery_every`` steps the model is asked for the actions from the
-measured state to them.
+measured state to them. How soon they are asked for is the executor's choice: the data are slower than the ball can be,
+and the model knows what a faster way to the same places takes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dfplan_policies.executors.base import Outcome, Query
 from dfplan_policies.plans import PlanView, hermite
 from dfplan_policies.protocol import FloatArray
 
-PHASES = ("nearest", "time")
+PHASES = ("paced", "nearest", "time")
 RESOLUTION = 0.25  # of the search for the nearest planned state, in environment steps
 
 
@@ -41,24 +42,30 @@ class ActionTrack:
 
 @dataclass(frozen=True)
 class DiffusedActionsExecutor:
-    """Execute the actions that the model gives for the measured state and the next planned states.
+    """Execute the actions that the model gives for the measured state and the planned state one stride later.
 
     Attributes:
         requery_every: Steps between two questions to the model; 1 is closed loop, the plan's stride is one whole
             action token.
-        phase: ``"nearest"``: the place in the plan is that of the nearest planned state, so that a lag does not add
-            up; ``"time"``: it is the time since the plan was made.
-        upcoming: Planned states shown to the model, one stride apart.
+        phase: ``"paced"``: the plan runs ``pace`` times as fast as it was drawn, and waits for a ball that falls
+            ``lag`` behind. ``"nearest"``: the place in the plan is that of the nearest planned state; ``"time"``: it is
+            the time since the plan was made; both at the plan's own speed, joined again over ``rejoin`` strides.
+        pace: Steps of the plan per step of the environment.
+        lag: Strides by which the plan may run ahead of the nearest planned state.
+        settle: Strides in which a ball that has reached the goal is asked to be at rest there, counted from every step
+            anew; at least 1.
         window: Strides that the search for the nearest planned state looks ahead.
         goal_radius: Distance from the goal that counts as reached; from then on the goal is held.
-        rejoin: Strides in which the ball is to be back on the plan, or at rest at the goal, counted from every step
-            anew; at least 1.
         leave_radius: Distance at which a reached goal counts as lost again.
+        rejoin: Strides in which the ball is to be back on the plan (``nearest`` and ``time``), counted from every step
+            anew; at least 1.
     """
 
     requery_every: int = 1
-    phase: str = "nearest"
-    upcoming: int = 1
+    phase: str = "paced"
+    pace: float = 1.7
+    lag: float = 1.0
+    settle: float = 2.0
     window: float = 1.0
     goal_radius: float = 0.5
     leave_radius: float = 1.0
@@ -67,11 +74,13 @@ class DiffusedActionsExecutor:
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
             raise unknown_name("phase", self.phase, PHASES)
-        for name in ("requery_every", "upcoming", "window", "goal_radius", "leave_radius"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not self.rejoin >= 1:
-            raise ValueError(f"rejoin must be at least 1 stride, got {self.rejoin}")
+        for name in ("requery_every", "pace", "lag", "window", "goal_radius", "leave_radius"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be positive, got {value}")
+        for name in ("settle", "rejoin"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be at least 1 stride, got {getattr(self, name)}")
 
     def start(self, plan: PlanView) -> ActionTrack:
         """Begin at the first state of the plan."""
@@ -90,7 +99,7 @@ class DiffusedActionsExecutor:
         track = self._locate(track, state)
         pending, evaluations = track.pending, 0
         if pending is None or not len(pending):
-            pending, evaluations = query(state, self._upcoming(track, state))[: self.requery_every], 1
+            pending, evaluations = query(state, self._target(track, state))[: self.requery_every], 1
         ended = not track.plan.arrives and track.phase + track.plan.stride > track.plan.end_steps
         stuck = ended and track.age >= track.plan.stride and not track.reached
         nxt = replace(track, age=track.age + 1, pending=pending[1:])
@@ -98,37 +107,58 @@ class DiffusedActionsExecutor:
 
     def _locate(self, track: ActionTrack, state: FloatArray) -> ActionTrack:
         """Find the place in the plan, and whether the goal is reached or lost again."""
-        goal = track.plan.goal
+        plan, goal = track.plan, track.plan.goal
         if goal is not None:
             radius = self.leave_radius if track.reached else self.goal_radius
             reached = math.dist(goal, state[: len(goal)]) <= radius
             pending = track.pending if reached == track.reached else None  # what was asked for is out of date
             track = replace(track, reached=reached, pending=pending)
         if self.phase == "time":
-            return replace(track, phase=min(float(track.age), track.plan.end_steps))
+            return replace(track, phase=min(float(track.age), plan.end_steps))
+        if self.phase == "nearest":
+            return replace(track, phase=self._nearest(track, state, track.phase))
+        behind = self.lag * plan.stride
+        nearest = self._nearest(track, state, max(0.0, track.phase - behind - self.pace))
+        ahead = track.phase + (self.pace if track.age else 0.0)
+        waits = ahead - nearest > behind
+        return replace(track, phase=min(max(track.phase if waits else ahead, nearest), plan.end_steps))
+
+    def _nearest(self, track: ActionTrack, state: FloatArray, first: float) -> float:
+        """Search for the planned position nearest to the ball, from ``first`` to a window after the present phase."""
         last = min(track.phase + self.window * track.plan.stride, track.plan.end_steps)
-        steps = np.append(np.arange(track.phase, last, RESOLUTION), last)
+        steps = np.append(np.arange(min(first, last), last, RESOLUTION), last)
         half = len(state) // 2
         offsets = track.plan.states_at(steps)[:, :half] - state[:half]
-        return replace(track, phase=float(steps[int((offsets**2).sum(1).argmin())]))
+        return float(steps[int((offsets**2).sum(1).argmin())])
 
-    def _upcoming(self, track: ActionTrack, state: FloatArray) -> FloatArray:
-        """Return the states (n, O) that the model is to bring about next, one stride apart.
+    def _target(self, track: ActionTrack, state: FloatArray) -> FloatArray:
+        """Return the state (1, O) that the model is to bring about in one stride."""
+        plan = track.plan
+        if track.reached and plan.goal is not None:
+            at_rest = np.zeros_like(state)
+            at_rest[: len(plan.goal)] = plan.goal
+            span = self.settle if self.phase == "paced" else self.rejoin
+            return _on_the_way(plan, state, at_rest, span)
+        if self.phase != "paced":
+            return _on_the_way(plan, state, self._rejoined(track, state), self.rejoin)
+        half, then = len(state) // 2, track.phase + self.pace * plan.stride
+        target = plan.states_at(np.array([then]))
+        target[:, half : 2 * half] *= self.pace
+        return target
 
-        They lie on the cubic curve, ``rejoin`` strides long, from the measured state back to the plan (to the goal at
-        rest once it is reached). A state that is asked for sooner than the ball can get there
-        is like nothing in the data, and the model does not know what to do about it; so a ball that is slower than the
-        plan rejoins it as far ahead as the mean of both speeds takes it.
+    def _rejoined(self, track: ActionTrack, state: FloatArray) -> FloatArray:
+        """Return the planned state (O,) at which the ball is to be back on the plan, at the plan's own speed.
+
+        A ball that is slower than the plan rejoins it as far ahead as the mean of both speeds takes it: a state that is
+        asked for sooner than the ball can get there is like nothing in the data.
         """
-        plan, goal = track.plan, track.plan.goal
-        span = self.rejoin * plan.stride
-        if track.reached and goal is not None:
-            target = np.zeros_like(state)
-            target[: len(goal)] = goal
-        else:
-            half = len(state) // 2
-            planned = float(np.linalg.norm(plan.states_at(np.array([track.phase + span]))[0, half : 2 * half]))
-            share = 0.5 * (1 + float(np.linalg.norm(state[half : 2 * half])) / planned) if planned > 0 else 1.0
-            target = plan.states_at(np.array([track.phase + min(1.0, share) * span]))[0]
-        at = np.minimum(np.arange(1, self.upcoming + 1) / self.rejoin, 1.0)
-        return hermite(np.stack([state, target]), at, span * plan.dt_s)
+        plan, half, span = track.plan, len(state) // 2, self.rejoin * track.plan.stride
+        planned = float(np.linalg.norm(plan.states_at(np.array([track.phase + span]))[0, half : 2 * half]))
+        share = 0.5 * (1 + float(np.linalg.norm(state[half : 2 * half])) / planned) if planned > 0 else 1.0
+        found: FloatArray = plan.states_at(np.array([track.phase + min(1.0, share) * span]))[0]
+        return found
+
+
+def _on_the_way(plan: PlanView, state: FloatArray, target: FloatArray, strides: float) -> FloatArray:
+    """Return the state (1, O) after one stride on the cubic curve that leads to a target in so many strides."""
+    return hermite(np.stack([state, target]), np.array([1.0 / strides]), strides * plan.stride * plan.dt_s)

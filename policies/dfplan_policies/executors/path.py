@@ -58,7 +58,7 @@ class PathExecutor:
         max_distance: Distance from the path beyond which the plan is given up.
     """
 
-    lookahead: float = 0.8
+    lookahead: float = 1.2
     gain_p: float = 10.0
     gain_d: float = 1.0
     goal_radius: float = 0.5
