@@ -44,6 +44,7 @@ BENCHMARKS = {
         Benchmark("corrupted", "missing and noisy observations, labelled as such or not", 20),
         Benchmark("five-questions", "planner, policy, world model, inverse dynamics and prior from one checkpoint", 10),
         Benchmark("forecasting", "probabilistic forecasts of many series: CRPS against baselines", 20),
+        Benchmark("ogbench", "OGBench's pointmaze by the stock protocol: navigate and stitch in three mazes", 25),
         Benchmark("cache", "remembering a history against computing it again", 2),
     )
 }

@@ -1,0 +1,107 @@
+"""Stitching in the data: composed episodes against what the data hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dfplan.data.episodes import Episodes
+from dfplan.stitching import StitchConfig, stitch
+
+
+def corridor(pieces: int = 6, length: int = 40, copies: int = 30, shift: float = 0.0) -> Episodes:
+    """Make episodes along a line; piece n goes from n * length * 0.1 on to the right or back, next to the others."""
+    rng = np.random.default_rng(0)
+    observations, actions = [], []
+    for _ in range(copies):
+        for n in range(pieces):
+            for direction in (1, -1):
+                x = 0.1 * length * n + 0.1 * np.arange(length + 1)
+                x = x if direction > 0 else x[::-1]
+                y = shift * n + rng.uniform(0, 0.05) + np.zeros(length + 1)
+                observations.append(np.stack([x, y], 1))
+                actions.append(np.tile([direction, n], (length, 1)))
+    count = len(observations)
+    return Episodes(
+        np.concatenate(observations), np.concatenate(actions), np.arange(count * length, dtype=np.float32),
+        np.full(count, length), {"env": "line"},
+    )  # fmt: skip
+
+
+def configured(**changes: Any) -> StitchConfig:
+    return StitchConfig(**{"radius": 0.3, "steps": 400, "episodes": 40, "goals": 30, "gap": 5, "piece": 20, **changes})
+
+
+def jumps(data: Episodes, made: Episodes) -> tuple[Any, Any]:
+    """Find, by the rewards (which number the data's transitions), where each composed transition really led."""
+    misses, since = [], []
+    episode = np.repeat(np.arange(len(data)), data.lengths)
+    for e in range(len(made)):
+        obs, act, rew = made.episode(e)
+        rows = rew.astype(np.int64) + episode[rew.astype(np.int64)]
+        np.testing.assert_array_equal(data.observations[rows], obs[:-1])
+        np.testing.assert_array_equal(data.actions[rew.astype(np.int64)], act)
+        misses.append(np.linalg.norm(data.observations[rows + 1] - obs[1:], axis=1))
+        at = np.flatnonzero(np.diff(rows) != 1)
+        since += np.diff(at).tolist()
+    return np.concatenate(misses), np.array(since)
+
+
+def test_every_transition_is_the_datas_up_to_the_radius() -> None:
+    """Catches a jump longer than the radius, an action of another transition, and jumps one after the other."""
+    data = corridor()
+    made = stitch(data, configured())
+    misses, since = jumps(data, made)
+    assert 0 < (misses > 0).sum()
+    assert misses.max() <= 0.3
+    assert since.min() >= 5
+    assert made.meta["env"] == "line" and made.meta["stitched"]["radius"] == 0.3
+
+
+def test_composed_episodes_go_further_than_the_datas_and_straight() -> None:
+    """Catches goals within reach only, and walks that double back on the way to a far goal."""
+    data = corridor()
+    assert np.ptp(data.episode(0)[0][:, 0]) == pytest.approx(4.0)
+    made = stitch(data, configured())
+    ends = np.array([made.episode(e)[0][[0, -1], 0] for e in range(len(made))])
+    assert np.abs(ends[:, 1] - ends[:, 0]).max() > 12  # of 24 in all
+    for e in range(len(made)):
+        x = made.episode(e)[0][:, 0]
+        travelled, gained = np.abs(np.diff(x)).sum(), abs(x[-1] - x[0])
+        assert travelled <= gained + 12  # may first have to go to where it can turn
+
+
+def test_nothing_to_jump_to_is_said() -> None:
+    """Catches composed episodes across a gap in the data, and an empty result."""
+    apart = corridor(shift=2.0)
+    made = stitch(apart, configured())
+    y = made.observations[:, 1]
+    for e in range(len(made)):
+        assert np.ptp(made.episode(e)[0][:, 1]) < 0.1  # never from piece to piece
+    assert y.max() > 2
+    single = Episodes(np.zeros((2, 2)), np.zeros((1, 2)), np.zeros(1), np.array([1]))
+    with pytest.raises(ValueError, match="nothing can be stitched.*larger radius"):
+        stitch(single, configured())
+
+
+def test_a_seed_decides_the_bits() -> None:
+    """Catches a draw from a global generator."""
+    data = corridor(copies=5)
+    assert stitch(data, configured(), 3).digest() == stitch(data, configured(), 3).digest()
+    assert stitch(data, configured(), 3).digest() != stitch(data, configured(), 4).digest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"radius": 0.0}, "radius must be positive"),
+        ({"radius": np.inf}, "radius"),
+        ({"gap": 0}, "gap must be at least 1"),
+    ],
+)
+def test_wrong_settings_are_refused(changes: dict[str, Any], match: str) -> None:
+    """Catches a radius of nothing, with which no jump is possible and no word of it is said."""
+    with pytest.raises(ValueError, match=match):
+        configured(**changes)
