@@ -207,7 +207,9 @@ def ogbench() -> str:
     return table(head, rows)
 
 
-NAMES = ("cross", "rollout", "schedules", "likelihood", "corrupted", "five-questions", "forecasting", "cache", "ogbench")
+NAMES = (
+    "cross", "rollout", "schedules", "likelihood", "corrupted", "five-questions", "forecasting", "cache", "ogbench",
+)  # fmt: skip
 TABLES: dict[str, Callable[[], str]] = {
     "cross": cross,
     "cross-slopes": cross_slopes,

@@ -76,9 +76,7 @@ def _cut(arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -> Episodes:
     """Cut rows into episodes at `terminals`."""
     last = np.asarray(arrays["terminals"]) > 0
     if last.ndim != 1 or len(last) == 0 or not last[-1]:
-        raise ValueError(
-            "terminals must be one flag per row and mark the last row, which ends an episode; it is cut off"
-        )
+        raise ValueError("terminals must be one flag per row and mark the last row; the file ends inside an episode")
     rows = np.diff(np.concatenate([[-1], np.flatnonzero(last)]))
     if rows.min() < 2:
         raise ValueError(f"an episode must have at least 2 rows, got {rows.min()}")
