@@ -11,22 +11,19 @@ from dfplan.data.episodes import Episodes
 from dfplan.stitching import StitchConfig, stitch
 
 
-def corridor(pieces: int = 6, length: int = 40, copies: int = 30, shift: float = 0.0, velocity: bool = False) -> Episodes:
-    """Make episodes along a line; piece n goes from n * length * 0.1 on to the right or back, next to the others.
+def corridor(pieces: int = 6, copies: int = 30, shift: float = 0.0, velocity: bool = False) -> Episodes:
+    """Make episodes of 40 steps along a line; piece n goes from 4 n on to the right or back, next to the others.
 
     With ``velocity`` the state has two more columns, and those that go right are not near those that go back.
     """
-    rng = np.random.default_rng(0)
+    rng, length = np.random.default_rng(0), 40
     observations, actions = [], []
-    for _ in range(copies):
-        for n in range(pieces):
-            for direction in (1, -1):
-                x = 0.1 * length * n + 0.1 * np.arange(length + 1)
-                x = x if direction > 0 else x[::-1]
-                y = shift * n + rng.uniform(0, 0.05) + np.zeros(length + 1)
-                more = [np.full(length + 1, direction), np.zeros(length + 1)] if velocity else []
-            observations.append(np.stack([x, y, *more], 1))
-                actions.append(np.tile([direction, n], (length, 1)))
+    for n, direction in [(n, d) for _ in range(copies) for n in range(pieces) for d in (1, -1)]:
+        x = 0.1 * length * n + 0.1 * np.arange(length + 1)[::direction]
+        y = shift * n + rng.uniform(0, 0.05) + np.zeros(length + 1)
+        more = [np.full(length + 1, direction), np.zeros(length + 1)] if velocity else []
+        observations.append(np.stack([x, y, *more], 1))
+        actions.append(np.tile([direction, n], (length, 1)))
     count = len(observations)
     return Episodes(
         np.concatenate(observations), np.concatenate(actions), np.arange(count * length, dtype=np.float32),

@@ -40,7 +40,7 @@ def test_many_balls_move_as_the_packages_one_does_walls_included(mover: Mover) -
 
 
 def test_the_way_and_the_goals_are_the_packages(mover: Mover) -> None:
-    """Catches neighbours tried in another order, a table read the wrong way round, cells half a cell off, and the wrong goals."""
+    """Catches neighbours in another order, a table read the wrong way round, cells that are off, the wrong goals."""
     env, walls = mover.inner, mover.walls
     table, width = next_cells(walls), walls.shape[1]
     free = [tuple(c) for c in np.argwhere(~walls)]
