@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_tables
+import maze2d_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -50,23 +51,45 @@ PUBLISHED = (
 )
 
 
+PUBLISHED_MULTI = (
+    ("Diffuser", "128.9 / 127.2 / 132.1", "strict", "a hand-written controller; arXiv 2407.01392"),
+    ("Diffusion Forcing with MCG", "119.1 / 152.3 / 167.1", "strict", "its actions; arXiv 2407.01392"),
+    ("HorizonFlow", "145.1 / 170.5 / 216.5", "holding the goal", "see its paper"),
+)
+
+
 def scores() -> str:
     """Strict scores of ours and of the references, and what others have published."""
-    rows = [
-        "| who | umaze | medium | large | counted | episodes | who moves the ball |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
     ours = (
         ("**dfplan**, executor `path`", "path", "a PD controller chasing a point on the plan"),
         ("**dfplan**, executor `diffused_actions`", "diffused", "the model's own actions"),
         ("the controller that made the data", "waypoint", "itself (`--policy waypoint`)"),
         ("random actions", "random", "`--policy random`"),
     )
+    return _scores(ours, "", PUBLISHED)
+
+
+def multi_scores() -> str:
+    """The same where the goal is drawn at every reset."""
+    ours = (
+        ("**dfplan**, executor `path`", "path", "a PD controller chasing a point on the plan"),
+        ("the controller that made the data", "waypoint", "itself (`--policy waypoint`)"),
+    )
+    return _scores(ours, "multi-", PUBLISHED_MULTI)
+
+
+def _scores(
+    ours: tuple[tuple[str, str, str], ...], prefix: str, published: tuple[tuple[str, str, str, str], ...]
+) -> str:
+    rows = [
+        "| who | umaze | medium | large | counted | episodes | who moves the ball |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for label, kind, mover in ours:
-        found = [load(f"{m}-{kind}") for m in MAZES]
+        found = [load(f"{prefix}{m}-{kind}") for m in MAZES]
         counts = sorted({str(r["episodes"]) for r in found if r}) or ["-"]
         rows.append(f"| {label} | {' | '.join(score(r) for r in found)} | strict | {', '.join(counts)} | {mover} |")
-    for label, values, counted, mover in PUBLISHED:
+    for label, values, counted, mover in published:
         rows.append(f"| {label} | {' | '.join(values.split(' / '))} | {counted} | published | {mover} |")
     return "\n".join(rows)
 
@@ -77,14 +100,16 @@ def details() -> str:
         "| result | episodes | strict | latched | success | steps to first reach | plans | network calls per plan |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for kind in ("path", "diffused", "waypoint"):
+    for kind in ("path", "diffused", "waypoint", "multi-path", "multi-waypoint"):
         for maze in MAZES:
-            r = load(f"{maze}-{kind}")
+            multi, _, last = kind.rpartition("-")
+            name = f"{multi}-{maze}-{last}" if multi else f"{maze}-{last}"
+            r = load(name)
             if not r:
                 continue
             first = r["first_reach_steps"]["mean"]
             cells = (
-                f"{maze}-{kind}",
+                name,
                 str(r["episodes"]),
                 score(r),
                 score(r, "latched"),
@@ -148,11 +173,13 @@ def gap() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "scores": scores,
+    "multi-scores": multi_scores,
     "default-run": default_run,
     "details": details,
     "speed": speed,
     "gap": gap,
     **bench_tables.TABLES,
+    **maze2d_tables.TABLES,
 }
 
 

@@ -136,5 +136,6 @@ def fit_inverse(
             log(step + 1, recent[-1])
     for parameter in head.parameters():
         parameter.requires_grad_(False)
+        parameter.grad = None  # it would count in the gradient norm of what is trained next
     last = recent[-max(1, c.steps // 10) :]
     return sum(last) / len(last)

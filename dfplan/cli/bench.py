@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,13 @@ def bench(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here too.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Copy the figure here.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of torch; by default torch decides.")] = None,
+    rows: Annotated[str | None, typer.Option(help="maze2d: groups or names of rows, separated by commas.")] = None,
+    episodes: Annotated[int | None, typer.Option(help="maze2d: at most so many episodes per row.")] = None,
+    workers: Annotated[int | None, typer.Option(help="maze2d: processes; one per core by default.")] = None,
+    retrain: Annotated[bool, typer.Option("--retrain", help="maze2d: train the checkpoints first.")] = False,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="maze2d: run the episodes on this Ray cluster (extra ray).")
+    ] = None,
 ) -> None:
     """Run a benchmark: a claim of the method as a number with an interval, a JSON file and a figure."""
     if name is None:
@@ -35,9 +43,28 @@ def bench(
 
         torch.set_num_threads(threads)
     run, began = found.load(), time.perf_counter()
+    options = {"rows": rows, "episodes": episodes, "workers": workers, "retrain": retrain or None, "ray": ray}
+    options = _accepted(name, run, {option: value for option, value in options.items() if value is not None})
     typer.echo(f"{name}: {found.claim} (about {found.minutes:g} minutes; run folder {out})", err=True)
-    result = run(out, seed=seed, quick=quick, say=lambda text: typer.echo(text, err=True))
-    _finish(name, {"seed": seed, "quick": quick, **result}, out, time.perf_counter() - began, json_file, figure)
+    result = run(out, seed=seed, quick=quick, say=lambda text: typer.echo(text, err=True), **options)
+    _finish(
+        name, options, {"seed": seed, "quick": quick, **result}, out, time.perf_counter() - began, json_file, figure
+    )
+
+
+def _accepted(name: str, run: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Check that a benchmark has the options that were given.
+
+    Raises:
+        ValueError: If it lacks one.
+    """
+    known = signature(run).parameters
+    for option, value in options.items():
+        if option not in known:
+            raise ValueError(f"the benchmark {name!r} has no --{option}; leave it out")
+        if option in ("episodes", "workers") and value < 1:
+            raise ValueError(f"--{option} must be at least 1, got {value}")
+    return options
 
 
 def _list() -> None:
@@ -49,14 +76,21 @@ def _list() -> None:
 
 
 def _finish(
-    name: str, result: dict[str, Any], out: Path, seconds: float, json_file: Path | None, figure: Path | None
+    name: str,
+    options: dict[str, Any],
+    result: dict[str, Any],
+    out: Path,
+    seconds: float,
+    json_file: Path | None,
+    figure: Path | None,
 ) -> None:
     """Write metrics with their provenance, print the headline numbers."""
     from dfplan import provenance
     from dfplan.data.files import atomic_path
 
     origin: dict[str, Any] = {part: getattr(provenance, part)() for part in ("git", "versions", "hardware")}
-    origin["command"] = f"dfplan bench {name} --seed {result['seed']}{' --quick' if result['quick'] else ''}"
+    given = "".join(f" --{option}" + ("" if value is True else f" {value}") for option, value in options.items())
+    origin["command"] = f"dfplan bench {name} --seed {result['seed']}{' --quick' if result['quick'] else ''}{given}"
     text = json.dumps({"benchmark": name, "wall_seconds": seconds, **result, **origin}, indent=2, allow_nan=False)
     for path in (out / "metrics.json", json_file):
         if path is not None:

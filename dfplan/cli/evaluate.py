@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def evaluate_command(
     env: o.Env,
     policy: Annotated[str, typer.Option(help="`dfplan policies` lists them.")] = "df",
-    executor: Annotated[str | None, typer.Option(help="path (default), diffused_actions or kinematic.")] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="path (default), diffused_actions, next_waypoint, kinematic.")
+    ] = None,
     episodes: Annotated[int, typer.Option(help="Episodes; each one's start depends on --seed and its number.")] = 100,
     seed: o.Seed = 0,
     checkpoint: o.CheckpointName = None,

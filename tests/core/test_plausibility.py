@@ -104,3 +104,42 @@ def test_a_later_but_plausible_candidate_is_chosen_and_feasibility_still_comes_f
     assert int(select(arrival, possible, states, (0, 1), 10)) == 0
     assert int(select(arrival, possible, states, (0, 1), 10, penalty=late)) == 1
     assert int(select(arrival, possible, states, (0, 1), 10, penalty=1000 * late)) == 1
+
+
+def test_a_given_token_that_is_noisy_stays_as_it_is() -> None:
+    # Catches: an observation known to be noisy noised once more, or called clean.
+    model, x = Line(), torch.randn(2, 5, D, generator=torch.Generator().manual_seed(2))
+    levels = torch.tensor([7, 0, 0, 0, 0])
+    ask(model, x, c=1, k=levels)
+    for seen, k, _ in model.calls:
+        assert torch.equal(seen[:, 0], x[:, 0]) and bool((k[:, 0] == 7).all())
+
+
+def test_the_planner_judges_positions_of_future_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Catches: velocities judged for positions, context among the judged, the wrong level or attention.
+    from dfplan import planning
+    from tests.core.test_planner import PLANNERS, H, situation
+
+    asked: list[dict[str, Any]] = []
+
+    def spy(model: Any, x: Tensor, free: Tensor, **options: Any) -> Tensor:
+        asked.append({"x": x, "free": free, **options})
+        return torch.ones(len(x), int(free.sum()))
+
+    monkeypatch.setattr(planning, "surprise", spy)
+    planner, (obs, goals) = PLANNERS["path"], situation()
+    plan = planner.plan(obs, goals, samples=3, attention="full", generator=torch.Generator().manual_seed(0))
+    assert len(asked) == 3 and torch.equal(plan.surprise, torch.ones(3, 3, H))
+    for b, found in enumerate(asked):
+        assert found["free"].tolist() == [False, False] + [True] * H and found["tokens"].tolist() == list(range(H + 2))
+        assert not bool(found["k"].any()) and found["causal"] is False
+        assert found["level"] == round(planner.config.plausibility_level * planner.levels)
+        width = planner.spec.obs_dim
+        positions = planner.norm.obs_back(
+            torch.nn.functional.pad(found["x"][:, 2:, found["columns"]], (0, width - 2))
+        )[..., :2]  # fmt: skip
+        torch.testing.assert_close(positions, plan.candidates[b, :, 1:, :2], atol=1e-4, rtol=1e-4)
+    asked.clear()
+    planner.plan(obs, goals, samples=1)
+    planner.plan(obs, goals, samples=3, plausibility=0)
+    assert not asked

@@ -291,3 +291,29 @@ def test_there_is_no_controller_in_diffused_actions() -> None:
     for _ in range(50):
         action, state = policy.predict(observation, state)
         np.testing.assert_allclose(action, 0.123, atol=1e-6)
+
+
+# --- next_waypoint ----------------------------------------------------------------------------------------------------
+
+
+def test_next_waypoint_keeps_the_plans_own_time() -> None:
+    # Catches: a look-ahead slipped into the baseline, the present state for the next, a goal that is passed.
+    policy = DFPolicy(FakePlanner(speed=2.0), "next_waypoint", 1000)
+    states, _ = drive(policy, Ball([0, 0, 0, 0]), (6.0, 0.0), 500)
+    away = np.linalg.norm(states[:, :2] - [6, 0], axis=1)
+    first = int(np.argmax(away <= 0.5))
+    assert 260 < first < 310  # the plan takes 275 steps to the disc; one stride ahead of it is 260
+    assert (away[first:] <= 0.5).all() and away[-1] < 0.02
+    half_way = states[100]  # the state due one stride later is at 2.3: it lags that one by v gain_d / gain_p
+    np.testing.assert_allclose(half_way[:3], [2.3 - 0.2, 0, 2.0], atol=0.06)
+
+
+def test_a_goal_that_is_not_held_is_planned_for_on_and_on() -> None:
+    # Catches: a hold that cannot be switched off, so that the ladder's row without it is the same as with it.
+    calls = {}
+    for hold in (True, False):
+        planner = FakePlanner(speed=2.0)
+        policy = DFPolicy(planner, "path", 20, executor_options={"hold": hold})
+        drive(policy, Ball([0, 0, 0, 0]), (2.0, 0.0), 300)
+        calls[hold] = len(planner.calls)
+    assert calls[True] < 6 and calls[False] == 15

@@ -63,7 +63,7 @@ class DiffusedActionsExecutor:
 
     requery_every: int = 1
     phase: str = "paced"
-    pace: float = 1.7
+    pace: float = 2.5
     lag: float = 1.0
     settle: float = 2.0
     window: float = 1.0

@@ -56,6 +56,7 @@ class PathExecutor:
         stuck_steps: Steps without motion after which the ball is stuck; three times as many without progress.
         stuck_motion: Motion, and progress along the path, that counts, in cells.
         max_distance: Distance from the path beyond which the plan is given up.
+        hold: Whether a goal that is reached is held (and no more plans are made) or the path is followed on.
     """
 
     lookahead: float = 1.2
@@ -66,6 +67,7 @@ class PathExecutor:
     stuck_steps: int = 22
     stuck_motion: float = 0.1
     max_distance: float = 0.5
+    hold: bool = True
 
     def __post_init__(self) -> None:
         for name in (
@@ -113,7 +115,7 @@ class PathExecutor:
         squared = np.einsum("ij,ij->i", offsets, offsets)
         nearest = int(squared.argmin())
         to_goal = math.inf if track.goal is None else math.dist(track.goal[:2], state[:2])
-        reached = to_goal <= (self.leave_radius if track.reached else self.goal_radius)
+        reached = self.hold and to_goal <= (self.leave_radius if track.reached else self.goal_radius)
         return replace(track, index=track.index + nearest, age=track.age + 1, reached=reached), math.sqrt(
             float(squared[nearest])
         )
