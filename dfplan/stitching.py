@@ -35,6 +35,8 @@ class StitchConfig:
         episodes: How many are composed.
         goals: States of the data that composed episodes head for, one each.
         far: How many of them are drawn for an episode; it heads for the furthest.
+        detours: Share of the episodes that head for another one, of four times as many: that to which the way is
+            longest beyond the straight line, so that what lies on two sides of a wall is not rare.
         gap: Fewest steps between two jumps of a composed episode, and steps of a hop.
         piece: Mean steps that are followed before a jump is tried; one that gets no nearer is left sooner.
         look: Hops ahead at which a continuation is judged.
@@ -47,6 +49,7 @@ class StitchConfig:
     episodes: int = 4000
     goals: int = 256
     far: int = 4
+    detours: float = 0.5
     gap: int = 20
     piece: int = 80
     look: int = 3
@@ -54,6 +57,8 @@ class StitchConfig:
     columns: tuple[int, ...] = (0, 1)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.detours <= 1:
+            raise ValueError(f"detours is a share and must lie in [0, 1], got {self.detours}")
         if not (math.isfinite(self.radius) and self.radius > 0):
             raise ValueError(f"radius must be positive, got {self.radius}; it is a distance in environment units")
         for name in ("steps", "episodes", "goals", "far", "gap", "piece", "look", "choices"):
@@ -111,18 +116,31 @@ class _Walk:
     ) -> None:
         self.obs, self.left, self.places, self.config, self.rng = obs, left, places, config, rng
         n, goals = config.episodes, rng.integers(0, len(obs), config.goals)
+        self.goals = goals
         self.away = np.stack([places.distances(int(places.cell[g])) for g in goals])
         starts = np.flatnonzero(left > 0)
         self.now = starts[rng.integers(0, len(starts), n)]
-        drawn = rng.integers(0, config.goals, (config.far, n))
+        drawn = rng.integers(0, config.goals, (4 * config.far, n))
         reach = self.away[drawn, places.cell[self.now]] % FAR  # a goal out of reach counts as the nearest
-        self.goal = drawn[reach.argmax(0), np.arange(n)]
+        extra = np.where(reach > 0, reach - self._straight(goals[drawn]), -FAR)
+        reach[config.far :] = -1
+        self.goal = drawn[np.where(rng.random(n) < config.detours, extra, reach).argmax(0), np.arange(n)]
         self.rows = np.zeros((n, config.steps), dtype=np.int64)
         self.length = np.zeros(n, dtype=np.int64)
         self.fresh = np.full(n, config.gap, dtype=np.int64)
 
+    def _straight(self, goals: Ints) -> NDArray[np.float64]:
+        """Count the hops of the fastest kind that the straight line to observations ``goals`` (m, n) is long."""
+        columns, gap = list(self.config.columns), self.config.gap
+        hops = np.flatnonzero(self.left >= gap)
+        if len(hops) == 0:
+            return np.zeros(goals.shape)
+        moves = np.linalg.norm(self.obs[hops + gap][:, columns] - self.obs[hops][:, columns], axis=1)
+        away = np.linalg.norm(self.obs[goals][..., columns] - self.obs[self.now][:, columns], axis=-1)
+        return np.asarray(away / max(float(np.quantile(moves, 0.9)), 1e-9))
+
     def run(self) -> None:
-        """Walk until every episode is a hop from its goal, as long as may be, or at an end with nothing to jump to."""
+        """Walk until every episode is at its goal, as long as may be, or at an end with nothing to jump to."""
         p = np.flatnonzero(~self.arrived())
         while len(p):
             self._jump(p)
@@ -131,11 +149,16 @@ class _Walk:
             self.now[p] += 1
             self.fresh[p] += 1
             self.length[p] += 1
-            p = p[(self.length[p] < self.config.steps) & (self._to_go(p, self.now[p]) > 1)]
+            p = p[(self.length[p] < self.config.steps) & ~self._there(p)]
 
     def arrived(self) -> NDArray[np.bool_]:
-        """Tell which are a hop from their goals, or nearer."""
-        return np.asarray(self._to_go(np.arange(len(self.goal)), self.now) <= 1)
+        """Tell which have got within two radii of their goals."""
+        return self._there(np.arange(len(self.goal)))
+
+    def _there(self, p: Ints) -> NDArray[np.bool_]:
+        """Tell which of the walks ``p`` are near their goals, on the way and in space."""
+        away = np.linalg.norm(self.obs[self.now[p]].astype(np.float64) - self.obs[self.goals[self.goal[p]]], axis=1)
+        return np.asarray((self._to_go(p, self.now[p]) <= 1) & (away <= 2 * self.config.radius))
 
     def _to_go(self, p: Ints, row: Ints) -> NDArray[np.int16]:
         """Count the hops from observations ``row`` to the walks' goals."""
@@ -183,9 +206,9 @@ def stitch(episodes: EpisodeArrays, config: StitchConfig, seed: int = 0) -> Epis
         seed: At least 0; the same seed gives the same bits.
 
     Returns:
-        At most ``config.episodes`` episodes: those that came within a hop of their goal in time. A transition starts in
-        an observation of the data and has its action and reward; where a jump follows, its end is the observation
-        jumped to, at most ``config.radius`` from the true one.
+        At most ``config.episodes`` episodes: those that came within two radii of their goal in time. A transition
+        starts in an observation of the data and has its action and reward; where a jump follows, its end is the
+        observation jumped to, at most ``config.radius`` from the true one.
 
     Raises:
         ValueError: If none did; the data are too sparse for the radius, or the episodes too short for the gap.

@@ -130,7 +130,7 @@ def test_success_ends_the_episode_and_walls_are_reported() -> None:
     seen, reward, terminated, _, info = env.step(np.array([-0.1, 0.0]))
     assert (reward, terminated, info["success"]) == (1.0, True, True)
     assert env.compute_reward(seen["achieved_goal"], seen["desired_goal"], info) == 1.0
-    assert env.compute_reward(seen["achieved_goal"] + 1.1, seen["desired_goal"], info) == 0.0
+    assert env.compute_reward(seen["desired_goal"] + np.array([1.1, 0.0]), seen["desired_goal"], info) == 0.0
     inner.set_xy(np.array([0.0, -1.25]))  # the wall's face is at -2, the ball's radius 0.7
     touched = [env.step(np.array([0.0, -1.0]))[4]["contact"] for _ in range(2)]
     assert touched[-1]
