@@ -107,3 +107,39 @@ def test_wrong_settings_are_refused(changes: dict[str, Any], match: str) -> None
     """Catches a radius of nothing, with which no jump is possible and no word of it is said."""
     with pytest.raises(ValueError, match=match):
         configured(**changes)
+
+
+def test_composed_episodes_end_at_their_goals() -> None:
+    """Catches walks that stop a hop short, so that nothing ever ends at the tip of a dead end."""
+    made = stitch(corridor(), configured(goals=1, gap=20, detours=0.0))
+    ends = np.array([made.episode(e)[0][-1] for e in range(len(made))])
+    assert len(made) > 10
+    assert np.ptp(ends, axis=0).max() <= 4 * 0.3
+
+
+def hairpin(copies: int = 40) -> Episodes:
+    """Make episodes of 40 steps along two lines 1 apart that meet at their far ends, in both directions."""
+    rng, observations = np.random.default_rng(0), []
+    along = 0.1 * np.arange(161)
+    line = np.stack([np.minimum(along, 16.0 - along), np.where(along < 8.0, 0.0, 1.0)], 1)
+    for _ in range(copies):
+        for begin in range(0, 121, 20):
+            piece = line[begin : begin + 41] + rng.uniform(0, 0.05, 2)
+            observations += [piece, piece[::-1]]
+    count = len(observations)
+    return Episodes(
+        np.concatenate(observations), np.zeros((40 * count, 1)), np.zeros(40 * count), np.full(count, 40)
+    )  # fmt: skip
+
+
+def test_detours_head_for_what_is_near_but_far_to_go() -> None:
+    """Catches the straight line counted in another unit than the way, and the share of such episodes ignored."""
+
+    def share(detours: float) -> float:
+        made = stitch(hairpin(), configured(episodes=300, detours=detours, steps=300))
+        both = [
+            (np.linalg.norm(np.ptp(made.episode(e)[0][[0, -1]], axis=0)), made.lengths[e]) for e in range(len(made))
+        ]
+        return float(np.mean([away < 3 and steps > 60 for away, steps in both]))
+
+    assert share(1.0) > share(0.0) + 0.15
