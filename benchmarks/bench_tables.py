@@ -197,8 +197,22 @@ def likelihood() -> str:
     return table(("denoiser", "schedule or task", "exact minus bound, nats", "correlation"), rows)
 
 
-NAMES = ("cross", "rollout", "schedules", "likelihood", "corrupted", "five-questions", "forecasting", "cache",
-         "speed", "speed-scores", "speed-training")  # fmt: skip
+def ogbench() -> str:
+    """Success on OGBench's pointmaze, by data set and task."""
+    rows = []
+    for name, found in load("ogbench").get("datasets", {}).items():
+        tasks = [f"{100 * row['success']['rate']:.0f}" for row in found["tasks"].values()]
+        steps = found["all"]["steps"]["mean"]
+        rows.append((f"`{name}`", *tasks, rate(found["all"]["success"]), "-" if steps is None else f"{steps:.0f}",
+                     f"{found['all']['plans_per_episode']:.1f}", f"{found['seconds'] / 60:.1f}"))  # fmt: skip
+    head = ("data set", *(f"task {n}, %" for n in range(1, 6)), "all, % (95 % interval)", "steps", "plans", "minutes")
+    return table(head, rows)
+
+
+NAMES = (
+    "cross", "rollout", "schedules", "likelihood", "corrupted", "five-questions", "forecasting", "cache", "speed",
+    "speed-scores", "speed-training", "ogbench",
+)  # fmt: skip
 TABLES: dict[str, Callable[[], str]] = {
     "cross": cross,
     "cross-slopes": cross_slopes,
@@ -207,6 +221,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "guided-maze": guided_maze,
     "forecasting": forecasting,
     "cache": cache,
+    "ogbench": ogbench,
     "corrupted": corrupted,
     "world-model": world_model,
     "inverse-dynamics": inverse_dynamics,

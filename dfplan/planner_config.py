@@ -35,8 +35,8 @@ class PlannerConfig:
 
     samples: int = 16
     schedule: str = "pyramid"
-    slope: float = 1.0
-    steps: int = 20
+    slope: float = 0.5
+    steps: int = 10
     attention: str = "causal"
     warm_level: float = 0.5
     goal_radius: float = 0.5

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from dfplan.errors import unknown_name
 
@@ -15,13 +17,19 @@ class Recipe:
         stride: F, environment steps per token.
         horizon: H, tokens.
         steps: Optimiser steps.
-        data_steps: Environment steps to generate if no data set is named (the size of D4RL's own file).
+        data_steps: Environment steps to generate if no data set is named (the size of the published file).
+        dt_s: Seconds per environment step.
+        planner: Defaults of the planner that are stored in the checkpoint.
+        policy: Arguments of `DFPolicy` with which `dfplan eval` and the benchmarks act.
     """
 
     stride: int
     horizon: int
     steps: int
     data_steps: int
+    dt_s: float = 0.01
+    planner: Mapping[str, Any] = field(default_factory=dict)
+    policy: Mapping[str, Any] = field(default_factory=dict)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -30,6 +38,24 @@ RECIPES: dict[str, Recipe] = {
     "maze2d-large": Recipe(stride=15, horizon=32, steps=10_000, data_steps=4_000_000),
     "maze2d-open": Recipe(stride=8, horizon=24, steps=3_000, data_steps=1_000_000),
 }
+
+# OGBench's pointmaze: cells of 4 units, success within 1.0, and a world without surprises, so that plans last.
+_POINTMAZE: dict[str, Any] = {
+    "data_steps": 1_000_000,
+    "dt_s": 0.1,
+    "planner": {"goal_radius": 1.0},
+    "policy": {
+        "executor": "kinematic",
+        "replan_every": 60,
+        "samples": 8,
+        "steps": 8,
+        "schedule": "full_sequence",
+        "attention": "full",
+        "block_radius": 1.2,
+    },
+}
+for _size, _stride, _horizon, _steps in (("medium", 13, 16, 3_000), ("large", 15, 26, 4_000), ("giant", 20, 32, 6_000)):
+    RECIPES[f"ogbench-pointmaze-{_size}"] = Recipe(_stride, _horizon, _steps, **_POINTMAZE)
 
 
 def recipe_for(env: str) -> Recipe:

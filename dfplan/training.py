@@ -50,6 +50,7 @@ class TrainConfig:
         seed: Of initial weights, windows, levels and noise.
         end_goal: Share of the windows with a goal whose goal is where the episode ended.
         no_goal: Share of windows without a goal.
+        begin: Share of the windows that start where their episode does.
         save_every: Steps between resumable states.
         validate_every: Steps between validations on held-out episodes.
         holdout: Share of episodes held out.
@@ -69,6 +70,7 @@ class TrainConfig:
     seed: int = 0
     end_goal: float = 0.5
     no_goal: float = 0.3
+    begin: float = 0.0
     save_every: int = 500
     validate_every: int = 1000
     holdout: float = 0.02
@@ -79,7 +81,7 @@ class TrainConfig:
         for name in ("steps", "batch", "save_every", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("causal", "end_goal", "no_goal", "ema", "holdout"):
+        for name in ("causal", "end_goal", "no_goal", "begin", "ema", "holdout"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.lr <= 0 or self.clip <= 0:
@@ -93,6 +95,8 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         values = {**asdict(self), "model": self.model.to_dict()}
+        if not self.begin:  # what is not in use is left out, so that old runs resume
+            del values["begin"]
         if kind_of(self.model) != "transformer":  # the transformer's entry stays as it was, so that old runs resume
             values["model"]["kind"] = kind_of(self.model)
         return values
@@ -221,7 +225,7 @@ def _train(
     if config.batch % world:
         raise ValueError(f"batch must be divisible by the number of processes, got {config.batch} and {world}")
     training, heldout = split_episodes(episodes, config.holdout, config.seed)
-    windows = WindowSampler(training, spec, norm, end_goal=config.end_goal, no_goal=config.no_goal)
+    windows = WindowSampler(training, spec, norm, end_goal=config.end_goal, no_goal=config.no_goal, begin=config.begin)
     torch.manual_seed(config.seed)
     model = make_denoiser(spec, config.model).to(device)
     resumed = (folder / "state" / STATE).is_file()
@@ -335,7 +339,7 @@ def validate(
     bf16: bool,
 ) -> dict[str, float]:
     """Compute the EMA weights' loss on held-out windows, on the same draws every time, causal and full."""
-    windows = WindowSampler(heldout, spec, norm, end_goal=config.end_goal, no_goal=config.no_goal)
+    windows = WindowSampler(heldout, spec, norm, end_goal=config.end_goal, no_goal=config.no_goal, begin=config.begin)
     own = {n: p.detach().clone() for n, p in model.named_parameters()}
     out: dict[str, float] = {}
     try:

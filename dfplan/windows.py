@@ -92,6 +92,7 @@ class WindowSampler:
         norm: The statistics.
         end_goal: Share of the windows with a goal whose goal is where the episode ended.
         no_goal: Share of windows without a goal; 1 if the layout has none.
+        begin: Share of the windows that start where their episode does, so that far goals are not rare.
 
     Raises:
         ValueError: If the data's widths do not fit the layout, or no episode is as long as a token.
@@ -105,8 +106,9 @@ class WindowSampler:
         *,
         end_goal: float = 0.5,
         no_goal: float = 0.3,
+        begin: float = 0.0,
     ) -> None:
-        self.spec, self.norm, self.end_goal = spec, norm, end_goal
+        self.spec, self.norm, self.end_goal, self.begin = spec, norm, end_goal, begin
         self.no_goal = no_goal if spec.goal_columns else 1.0
         for name, array, width in (
             ("observations", episodes.observations, spec.obs_dim),
@@ -127,6 +129,7 @@ class WindowSampler:
         self._offset = np.arange(int(lengths.sum())) - action_start[episode]  # step inside the episode, per transition
         self._obs_row = np.arange(int(lengths.sum())) + episode  # each episode has one observation more than actions
         self._left = lengths[episode] - self._offset  # transitions left, this one included
+        self._first = np.flatnonzero(self._offset == 0)
         self._long = np.flatnonzero(self._left >= spec.stride)  # starts from which at least one token is whole
 
     def __len__(self) -> int:
@@ -145,6 +148,9 @@ class WindowSampler:
         """
         known = rng.random(batch) >= self.no_goal
         start = np.where(known, rng.integers(0, len(self), batch), self._long[rng.integers(0, len(self._long), batch)])
+        if self.begin > 0:
+            first = self._first[rng.integers(0, len(self._first), batch)]
+            start = np.where(known & (rng.random(batch) < self.begin), first, start)
         reach = np.minimum(self._left[start], self.spec.steps)
         to_end = (rng.random(batch) < self.end_goal) & (self._left[start] <= self.spec.steps)
         ahead = np.where(to_end | ~known, reach, rng.integers(1, reach + 1))

@@ -19,19 +19,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dfplan.data.files import atomic_path
+from dfplan.evaluation.metrics import wilson
 from dfplan.layout import SequenceSpec
 from dfplan.models import Network, NetworkConfig, kind_of, make_denoiser
 from dfplan.sequence import SequenceTraining, train_sequences
 
-
-def wilson(successes: int, trials: int, z: float = 1.96) -> dict[str, float]:
-    """Return a rate with its 95 % Wilson interval."""
-    if trials < 1:
-        raise ValueError(f"a rate needs at least one trial, got {trials}")
-    p, zz = successes / trials, z * z / trials
-    middle = (p + zz / 2) / (1 + zz)
-    half = z / (1 + zz) * math.sqrt(p * (1 - p) / trials + zz / (4 * trials))
-    return {"rate": p, "low": max(0.0, middle - half), "high": min(1.0, middle + half), "trials": trials}
+__all__ = ["mean_interval", "trained", "wilson"]
 
 
 def mean_interval(values: Sequence[float] | np.ndarray[Any, Any]) -> dict[str, float]:

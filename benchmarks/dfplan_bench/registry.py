@@ -44,6 +44,7 @@ BENCHMARKS = {
         Benchmark("corrupted", "missing and noisy observations, labelled as such or not", 20),
         Benchmark("five-questions", "planner, policy, world model, inverse dynamics and prior from one checkpoint", 10),
         Benchmark("forecasting", "probabilistic forecasts of many series: CRPS against baselines", 20),
+        Benchmark("ogbench", "OGBench's pointmaze by the stock protocol: navigate and stitch in three mazes", 25),
         Benchmark("maze2d", "the whole table of maze2d: scores, the ladder of what each part is worth, references", 90),
         Benchmark("cache", "remembering a history against computing it again", 2),
         Benchmark("speed", "time per plan against three known designs, closed loop, horizon and batch curves", 15),

@@ -82,7 +82,7 @@ def progress_bar(label: str, total: int | None, unit: str = "steps") -> Iterator
 
 @app.command()
 def make(
-    env: Annotated[str, typer.Argument(help="A maze2d id or name, for example maze2d-large.", metavar="ENV")],
+    env: Annotated[str, typer.Argument(help="maze2d-large, pointmaze-large-stitch ...", metavar="ENV")],
     steps: Annotated[int, typer.Option(min=1, help="Environment steps to simulate.")] = 1_000_000,
     noisy: Annotated[
         bool,
@@ -101,8 +101,13 @@ def make(
     author_email: EmailOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make maze2d data by D4RL's recipe, on all cores."""
+    """Make maze2d data by D4RL's recipe, on all cores, or pointmaze data by OGBench's."""
     with stops_cleanly():
+        if env.startswith("pointmaze-"):
+            _make_pointmaze(
+                env, steps, seed, dataset_id, npz, minari, overwrite, _authors(author, author_email), as_json
+            )
+            return
         from dfplan.cli.data_make import describe_env, make_episodes
 
         begin = time.perf_counter()
@@ -123,6 +128,28 @@ def make(
         }
         written = write_outputs(episodes, dataset_id, minari, npz, overwrite, spec, about)
         report(episodes, {**written, "seconds": round(time.perf_counter() - begin, 3)}, as_json)
+
+
+def _make_pointmaze(
+    name: str, steps: int, seed: int, dataset_id: str | None, npz: Path | None, minari: bool, overwrite: bool,
+    authors: dict[str, Any], as_json: bool,
+) -> None:  # fmt: skip
+    from dfplan.cli.data_ogbench import make_pointmaze
+    from dfplan_envs.ogbench import find_dataset
+
+    begin, base = time.perf_counter(), find_dataset(name).name
+    dataset_id = dataset_id or f"ogbench/{base}-v0"
+    _check_outputs(dataset_id, minari, npz, overwrite)
+    with progress_bar(f"simulate {base}", steps) as advance:
+        episodes, spec = make_pointmaze(base, steps, seed=seed, progress=advance)
+    episodes.meta["command"] = f"dfplan data make {base} --steps {steps} --seed {seed}"
+    about = {
+        "description": f"{episodes.meta['recipe']}. Rewards: {episodes.meta['reward']}.",
+        "algorithm_name": "direction to the next cell's centre with action noise N(0, 0.5^2)",
+        **authors,
+    }
+    written = write_outputs(episodes, dataset_id, minari, npz, overwrite, spec, about)
+    report(episodes, {**written, "seconds": round(time.perf_counter() - begin, 3)}, as_json)
 
 
 @app.command("import")
@@ -166,16 +193,25 @@ def import_file(
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="D4RL's maze2d-large, or a Minari id such as D4RL/pointmaze/large-v2.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="D4RL's maze2d-large, OGBench's pointmaze-large-stitch-v0, or a Minari id: D4RL/pointmaze/large-v2."
+        ),
+    ],
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Download public data: one of D4RL's maze2d files, or a dataset from Minari's remote."""
+    """Download public data: one of D4RL's maze2d files or OGBench's pointmaze sets, or one from Minari's remote."""
     with stops_cleanly():
         from dfplan.data.d4rl import resolve_d4rl
-        from dfplan.data.fetch import fetch_d4rl, fetch_minari
+        from dfplan.data.fetch import fetch_d4rl, fetch_minari, fetch_ogbench
 
-        if "/" in name:
+        if name.startswith("pointmaze-"):
+            with progress_bar(f"fetch {name}", None, "B") as advance:
+                path = fetch_ogbench(name, overwrite=overwrite, progress=advance)
+            then = f"dfplan data show {path}"
+        elif "/" in name:
             path, then = fetch_minari(name, overwrite=overwrite), f"dfplan data show {name}"
         else:
             with progress_bar(f"fetch {resolve_d4rl(name)}", None, "B") as advance:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def evaluate_command(
     env: o.Env,
     policy: Annotated[str, typer.Option(help="`dfplan policies` lists them.")] = "df",
-    executor: Annotated[str | None, typer.Option(help="path (default), diffused_actions or next_waypoint.")] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="path (default), diffused_actions, next_waypoint, kinematic.")
+    ] = None,
     episodes: Annotated[int, typer.Option(help="Episodes; each one's start depends on --seed and its number.")] = 100,
     seed: o.Seed = 0,
     checkpoint: o.CheckpointName = None,
@@ -37,6 +39,10 @@ def evaluate_command(
     ] = None,
     action_steps: Annotated[int | None, typer.Option(help="diffused_actions: denoising steps per action.")] = None,
     warm_start: Annotated[bool | None, typer.Option(help="Start a re-plan from the plan in use.")] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="OGBench: 'all' or for example 1,3; --episodes of each, success with Wilson intervals."),
+    ] = None,
     num_envs: Annotated[int, typer.Option(help="Environments side by side in each process.")] = 8,
     workers: Annotated[int, typer.Option(help="Processes; timings mean something with 1 only.")] = 1,
     threads: o.Threads = None,
@@ -45,6 +51,7 @@ def evaluate_command(
     json: o.Json = False,
 ) -> None:
     """Judge a policy on matched starts: strict and latched score, success, planning time, figures (extra viz)."""
+    from dfplan.cli.evaluate_tasks import by_task
     from dfplan.evaluation import evaluate
     from dfplan_envs import resolve
 
@@ -66,6 +73,10 @@ def evaluate_command(
         warm_start=warm_start,
     )
     built = o.build_policy(policy, env_id, seed=seed, checkpoint=checkpoint, device=device, options=chosen)
+    if tasks is not None:
+        options = {"workers": workers, "threads": threads, "progress": True}
+        by_task(built, env_id, tasks, folder, json, episodes=episodes, seed=seed, num_envs=num_envs, **options)
+        return
     _check_replay(built, env_id, seed)
     labels: dict[str, Any] = {"policy": policy, "checkpoint": getattr(getattr(built, "planner", None), "name", None)}
     report = evaluate(

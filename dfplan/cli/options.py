@@ -59,6 +59,8 @@ def choose_checkpoint(checkpoint: str | None, env_id: str) -> str:
 
     bundled = [row["name"] for row in list_pretrained()]
     name = base_name(env_id)
+    if name.startswith("ogbench-"):  # one environment, several data sets
+        name = name.removeprefix("ogbench-") + "-navigate"
     if name not in bundled:
         listed = ", ".join(bundled) or "none"
         raise ValueError(
@@ -139,11 +141,23 @@ def build_policy(
         known = {"controller": _controller(env_id), "oracle": _oracle(env_id), "act_dim": _act_dim(env_id)}
         return load_policy(spec, seed=seed, device=device, **known)
     check_device(device)
+    if entry.name == "df":
+        options = {**_usual(env_id), **options}
     chosen = choose_checkpoint(checkpoint, env_id)
     policy: Any = load_policy(spec, seed=seed, device=device, checkpoint=chosen, **options)
     check_plan_options(policy.planner, options)
     warn_if_foreign(policy.planner.checkpoint.env, env_id)
     return policy  # type: ignore[no-any-return]
+
+
+def _usual(env_id: str) -> dict[str, Any]:
+    """Return the options with which plans are followed in an environment, if it has a recipe that says so."""
+    from dfplan.recipes import recipe_for
+
+    try:
+        return dict(recipe_for(env_id).policy)
+    except ValueError:
+        return {}
 
 
 def _controller(env_id: str) -> Any:
@@ -154,6 +168,8 @@ def _controller(env_id: str) -> Any:
     from dfplan_envs.maze2d import WaypointController
 
     env: Any = make_env(env_id)
+    if not hasattr(env.unwrapped, "maze"):
+        return None
     return partial(WaypointController, env.unwrapped.maze)
 
 

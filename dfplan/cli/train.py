@@ -6,12 +6,9 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from dfplan.data import Episodes
 
 WATCHED = ("loss", "future", "action")
 
@@ -19,7 +16,15 @@ WATCHED = ("loss", "future", "action")
 def train(
     env: Annotated[str, typer.Option(help="Environment, for example maze2d-large.")],
     data: Annotated[
-        str | None, typer.Option(help="Minari id, D4RL .hdf5 or .npz; the default makes the recipe's data in memory.")
+        str | None,
+        typer.Option(
+            help="Minari id, D4RL .hdf5, .npz, or an OGBench name (pointmaze-large-stitch), which is made in memory; "
+            "the default makes the recipe's data in memory."
+        ),
+    ] = None,
+    stitch: Annotated[
+        float | None,
+        typer.Option(help="Compose longer episodes with jumps of up to this distance between states that almost meet."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; one that exists is resumed.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
@@ -38,9 +43,14 @@ def train(
         str,
         typer.Option(help="Positions of the transformer: learned, or rotary (by causal order, beside the learned)."),
     ] = "learned",
+    octaves: Annotated[
+        int, typer.Option(help="Sines and cosines of the transformer's input, which tell near states apart.")
+    ] = 0,
     inverse: Annotated[
         int | None,
-        typer.Option(help="Channels of the exact head for actions between clean states; 256 for path tokens, or 0."),
+        typer.Option(
+            help="Channels of the exact head for actions between clean states; 256 for path tokens with actions, or 0."
+        ),
     ] = None,
     only: Annotated[
         str | None, typer.Option(help="inverse: fit nothing but that head, for the checkpoint of --start.")
@@ -57,6 +67,13 @@ def train(
     weighting: Annotated[
         str, typer.Option(help="Loss weight by level: uniform, min_snr, fused_snr or fused_snr_bidirectional.")
     ] = "uniform",
+    action_tokens: Annotated[
+        int, typer.Option(help="Action tokens of path trained per window; 0 leaves actions to an executor.")
+    ] = 2,
+    no_goal: Annotated[
+        float, typer.Option(help="Share of windows without a goal, for plans that are given none.")
+    ] = 0.3,
+    begin: Annotated[float, typer.Option(help="Share of windows that start where their episode does.")] = 0.0,
     causal: Annotated[
         float | None, typer.Option(help="Share of batches with causal attention; 0.7, or 1 for a model that is causal.")
     ] = None,
@@ -75,6 +92,7 @@ def train(
     """
     import torch
 
+    from dfplan.cli.train_data import checkpoint_name, load_data, of_recipe, stitched
     from dfplan.models import make_config
     from dfplan.objective import ObjectiveConfig
     from dfplan.tokens import TokenSpec
@@ -93,31 +111,39 @@ def train(
     env_id, main_process = _resolve(env), int(os.environ.get("RANK", "0")) == 0
     shape = _shape(env_id, stride, horizon, steps, data)
     network: dict[str, Any] = {"width": width, "noise": noise, "prediction": prediction}
-    network |= {"layers": layers, "heads": heads, "positions": positions} if model == "transformer" else {}
     if model == "transformer":
-        network["inverse"] = inverse if inverse is not None else 256 if tokens == "path" else 0
+        network |= {"layers": layers, "heads": heads, "positions": positions, "octaves": octaves}
+        network["inverse"] = inverse if inverse is not None else 256 if tokens == "path" and action_tokens else 0
     causal_only = model == "recurrent" or levels == "teacher_forcing"
     share = causal if causal is not None else 1.0 if causal_only else 0.7
     config = TrainConfig(
         steps=shape["steps"], batch=batch, lr=lr, seed=seed, causal=share, precision=precision, save_every=save_every,
+        no_goal=no_goal,
+        begin=begin,
         model=make_config(model, network),
-        objective=ObjectiveConfig(levels=levels, weighting=weighting),
+        objective=ObjectiveConfig(levels=levels, weighting=weighting, action_tokens=action_tokens),
     )  # fmt: skip
-    episodes, origin = _load(env_id, data, seed, main_process)
+    episodes, origin = load_data(env_id, data, seed, _say if main_process else lambda text: None)
+    defaults = of_recipe(env_id)
     spec = TokenSpec(
         episodes.observations.shape[1],
         episodes.actions.shape[1],
         shape["stride"],
         shape["horizon"],
+        dt_s=defaults["dt_s"],
         kind=tokens,
         history=history,
+        rest_columns=(2, 3) if episodes.observations.shape[1] >= 4 else (),
     )
+    if stitch is not None:
+        episodes = stitched(episodes, stitch, spec.steps, seed)
+        origin["stitched"] = episodes.meta["stitched"]
     folder = out or Path("runs") / f"train-{env_id}"
     provenance = _provenance(origin)
     if main_process:
         _say(f"{episodes.steps:,} steps in {len(episodes):,} episodes; run folder {folder}")
         _write_config(folder, env_id, config.to_dict(), spec.to_dict(), provenance)
-    name = env_id.rsplit("-v", 1)[0]
+    name = checkpoint_name(env_id, data)
     log = (
         _Log(folder, config.steps, env_id, evaluate_every, evaluate_episodes, seed, tensorboard)
         if main_process
@@ -126,7 +152,7 @@ def train(
     try:
         path = run(
             episodes, spec, fit_normalizer(episodes, spec.stride), config, folder,
-            name=name, env=env_id, provenance=provenance, device=device, log=log,
+            name=name, env=env_id, planner=defaults["planner"], provenance=provenance, device=device, log=log,
         )  # fmt: skip
     finally:
         if log is not None:
@@ -134,7 +160,7 @@ def train(
     if main_process:
         typer.echo(f"{path}")
         if name != "maze2d":  # a maze of your own is evaluated from Python, which can pass its rows
-            _say(f"try it: dfplan eval --env {name} --checkpoint {path}")
+            _say(f"try it: dfplan eval --env {env_id} --checkpoint {path}")
 
 
 def _say(text: str) -> None:
@@ -158,25 +184,6 @@ def _shape(env_id: str, stride: int | None, horizon: int | None, steps: int | No
         return {"stride": stride, "horizon": horizon, "steps": steps}
     recipe = recipe_for(env_id)
     return {"stride": stride or recipe.stride, "horizon": horizon or recipe.horizon, "steps": steps or recipe.steps}
-
-
-def _load(env_id: str, data: str | None, seed: int, main_process: bool) -> tuple[Episodes, dict[str, Any]]:
-    """Load the data set, or make the recipe's."""
-    from dfplan.data import load_episodes
-
-    if data is not None:
-        episodes = load_episodes(data)
-        return episodes, {"id": data, **episodes.meta}
-    from dfplan.cli.data_make import make_episodes
-    from dfplan.recipes import recipe_for
-
-    steps = recipe_for(env_id).data_steps
-    if main_process:
-        _say(f"no --data given: making {steps:,} steps by D4RL's recipe in memory (seed {seed})")
-    workers = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    episodes, _ = make_episodes(env_id, steps, seed=seed, noisy=True, workers=workers)
-    base = env_id.rsplit("-v", 1)[0]
-    return episodes, {"id": f"dfplan data make {base} --steps {steps} --seed {seed} --noisy", **episodes.meta}
 
 
 def _provenance(origin: dict[str, Any]) -> dict[str, Any]:

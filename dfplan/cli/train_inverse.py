@@ -28,7 +28,8 @@ def fit_only(
     from tqdm import tqdm
 
     from dfplan.checkpoint import load_checkpoint, locate, read_config, save_checkpoint
-    from dfplan.cli.train import _load, _provenance, _resolve, _say
+    from dfplan.cli.train import _provenance, _resolve, _say
+    from dfplan.cli.train_data import load_data
     from dfplan.inverse_training import InverseTraining, fit_inverse
     from dfplan.models import TransformerConfig, TransformerDenoiser
 
@@ -39,7 +40,7 @@ def fit_only(
     model = TransformerDenoiser(found.spec, replace(old.config, inverse=width))
     if model.inverse is None:
         raise ValueError(f"--inverse must be at least 1 here, got {width}")
-    episodes, origin = _load(_resolve(env), data, seed, True)
+    episodes, origin = load_data(_resolve(env), data, seed, _say)
     kept = {n: v for n, v in old.state_dict().items() if not n.startswith("inverse.")}
     model.load_state_dict(kept, strict=False)
     with tqdm(total=settings.steps, desc="fit the inverse head", file=sys.stderr, unit="step") as bar:

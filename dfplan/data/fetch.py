@@ -17,6 +17,8 @@ from dfplan.data.d4rl import BASE_URL, FILES, d4rl_dataset_dir, resolve_d4rl
 from dfplan.data.d4rl_file import read_d4rl
 from dfplan.data.files import atomic_path
 from dfplan.data.minari_io import check_new, register_namespaces, require_minari, staged_folder
+from dfplan.data.ogbench import BASE_URL as OGBENCH_URL
+from dfplan.data.ogbench import load_ogbench, ogbench_dir
 
 CHUNK_BYTES = 1 << 18
 TIMEOUT_S = 30.0
@@ -68,6 +70,47 @@ def fetch_d4rl(
     return target
 
 
+def fetch_ogbench(
+    name: str,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int, int | None], None] | None = None,
+    base_url: str = OGBENCH_URL,
+) -> Path:
+    """Download one of OGBench's data sets with its validation part into OGBench's folder, and check both.
+
+    Args:
+        name: for example "pointmaze-large-stitch-v0".
+        overwrite: download again when the file is there.
+        progress: called with (bytes since its last call, bytes in all or None).
+        base_url: the folder to download from.
+
+    Returns:
+        The training file's path; the other is beside it, "-val.npz".
+
+    Raises:
+        ValueError: for a file that breaks the format.
+        ConnectionError: when the download fails; says what to do without a network.
+    """
+    target = ogbench_dir() / f"{name}.npz"
+    for path in (target, target.with_name(f"{name}-val.npz")):
+        if path.exists() and not overwrite:
+            load_ogbench(path)
+            continue
+        url = f"{base_url.rstrip('/')}/{path.name}"
+        with atomic_path(path) as temporary:
+            try:
+                _download(url, temporary, progress)
+            except (OSError, HTTPException) as error:
+                by_hand = "save that address as FILE.npz; `dfplan data show FILE.npz` reads it"
+                raise _no_network(f"{url}: {error}", by_hand, name.removesuffix("-v0")) from error
+            try:
+                load_ogbench(temporary)
+            except ValueError as error:
+                raise ValueError(str(error).replace(str(temporary), f"downloaded from {url}")) from error
+    return target
+
+
 def _download(url: str, target: Path, progress: Callable[[int, int | None], None] | None) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "dfplan"})
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer, target.open("wb") as file:
@@ -83,10 +126,10 @@ def _download(url: str, target: Path, progress: Callable[[int, int | None], None
         raise ConnectionError(f"the connection ended after {done} of {total} bytes")
 
 
-def _no_network(what: str, by_hand: str) -> ConnectionError:
+def _no_network(what: str, by_hand: str, made: str = "maze2d-large") -> ConnectionError:
     return ConnectionError(
         f"cannot download {what}. Without a network here: on a machine that has one, {by_hand}. "
-        "Or make the same kind of data on this machine: `dfplan data make maze2d-large`"
+        "Or make the same kind of data on this machine: `dfplan data make {made}`"
     )
 
 

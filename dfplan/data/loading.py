@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dfplan.data.episodes import Episodes
 from dfplan.data.npz import load_npz
+from dfplan.data.ogbench import is_ogbench, load_ogbench
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
 
@@ -14,7 +15,7 @@ def load_episodes(source: str | Path) -> Episodes:
     """Load episodes from a file or from a local Minari dataset.
 
     Args:
-        source: a .npz file of `save_npz`, a D4RL .hdf5 or .h5 file, or a Minari dataset id such as
+        source: a .npz file of `save_npz` or of OGBench, a D4RL .hdf5 or .h5 file, or a Minari dataset id such as
             "maze2d/large-noisy-v0". Files need nothing beyond the core installation.
 
     Raises:
@@ -24,7 +25,7 @@ def load_episodes(source: str | Path) -> Episodes:
     """
     path = Path(source)
     if path.suffix == ".npz":
-        return load_npz(path)
+        return load_ogbench(path) if is_ogbench(path) else load_npz(path)
     if path.suffix in HDF5_SUFFIXES:
         from dfplan.data.d4rl import load_d4rl
 

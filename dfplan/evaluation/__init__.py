@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from dfplan.evaluation.evaluator import evaluate
-from dfplan.evaluation.metrics import mean_stderr
+from dfplan.evaluation.metrics import mean_stderr, wilson
 from dfplan.evaluation.report import Report, flatten
 from dfplan.evaluation.rollout import EpisodeRecord, episode_seed, run_episodes
+from dfplan.evaluation.tasks import TaskReport, evaluate_tasks
 
-__all__ = ["EpisodeRecord", "Report", "episode_seed", "evaluate", "flatten", "mean_stderr", "run_episodes"]
+__all__ = [
+    "EpisodeRecord",
+    "Report",
+    "TaskReport",
+    "episode_seed",
+    "evaluate",
+    "evaluate_tasks",
+    "flatten",
+    "mean_stderr",
+    "run_episodes",
+    "wilson",
+]

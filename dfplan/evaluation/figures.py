@@ -12,9 +12,7 @@ from dfplan.evaluation.metrics import normalise
 from dfplan.evaluation.report import Report
 from dfplan.evaluation.rollout import EpisodeRecord, make_env
 from dfplan.plotting import MazeMap, PathPanel, denoising_gif, paths_figure, plan_figure
-from dfplan_envs.maze2d.layouts import CELL_OFFSET
-from dfplan_envs.maze2d.physics import DT_S
-from dfplan_envs.maze2d.task import GOAL_RADIUS
+from dfplan_envs import list_envs
 from dfplan_policies import PlanView
 
 if TYPE_CHECKING:
@@ -27,7 +25,7 @@ def maze_map(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> MazeMa
     """Return the map of an environment's maze."""
     env: Any = make_env(env_id, env_kwargs)
     try:
-        return MazeMap(env.unwrapped.maze.rows, CELL_OFFSET)
+        return MazeMap(**env.unwrapped.drawing)
     finally:
         env.close()
 
@@ -47,9 +45,15 @@ def draw_paths(report: Report, path: str | Path, env_kwargs: Mapping[str, Any] |
         )
         for record in report.records[:PANELS]
     ]
+    maze = maze_map(report.env_id, env_kwargs)
     return paths_figure(
-        path, maze_map(report.env_id, env_kwargs), panels, dt_s=DT_S, title=_title(report), goal_radius=GOAL_RADIUS
+        path, maze, panels, dt_s=_dt_s(report.env_id), title=_title(report), goal_radius=maze.goal_radius
     )
+
+
+def _dt_s(env_id: str) -> float:
+    """Return how long an environment step is."""
+    return next(info.dt_s for info in list_envs() if info.id == env_id)
 
 
 def _title(report: Report) -> str:
@@ -66,7 +70,8 @@ def _title(report: Report) -> str:
 def _panel_title(env_id: str, record: EpisodeRecord) -> str:
     score = normalise(env_id, [record.strict_return])
     value = f"return {record.strict_return:.0f}" if score is None else f"score {score[0]:.0f}"
-    reach = "goal never reached" if record.first_reach is None else f"goal after {record.first_reach * DT_S:.2f} s"
+    seconds = (record.first_reach or 0) * _dt_s(env_id)
+    reach = "goal never reached" if record.first_reach is None else f"goal after {seconds:.2f} s"
     return f"episode {record.number}: {value}, {reach}"
 
 
@@ -85,7 +90,7 @@ def draw_plan(
     """
     candidates = plan.candidates[0].numpy()
     return plan_figure(
-        path, maze, view.curve(), candidates, view.states, view.goal, title=title, goal_radius=GOAL_RADIUS,
+        path, maze, view.curve(), candidates, view.states, view.goal, title=title, goal_radius=maze.goal_radius,
         discs=discs,
     )  # fmt: skip
 
@@ -103,7 +108,7 @@ def draw_denoising(plan: Plan, maze: MazeMap, path: str | Path, title: str) -> P
     levels = plan.schedule[:, -(trace.shape[2] - 1) :].numpy()
     goal = None if plan.goal is None else plan.goal[0].numpy()
     return denoising_gif(
-        path, maze, trace, levels, goal, selected=int(plan.selected[0]), title=title, goal_radius=GOAL_RADIUS
+        path, maze, trace, levels, goal, selected=int(plan.selected[0]), title=title, goal_radius=maze.goal_radius
     )
 
 

@@ -26,6 +26,20 @@ def mean_stderr(values: Sequence[float]) -> dict[str, float | None]:
     }
 
 
+def wilson(successes: int, trials: int, z: float = 1.96) -> dict[str, float]:
+    """Return a rate with its 95 % Wilson interval.
+
+    Raises:
+        ValueError: If there was no trial.
+    """
+    if trials < 1:
+        raise ValueError(f"a rate needs at least one trial, got {trials}")
+    p, zz = successes / trials, z * z / trials
+    middle = (p + zz / 2) / (1 + zz)
+    half = z / (1 + zz) * math.sqrt(p * (1 - p) / trials + zz / (4 * trials))
+    return {"rate": p, "low": max(0.0, middle - half), "high": min(1.0, middle + half), "trials": trials}
+
+
 def normalise(env_id: str, returns: Sequence[float]) -> list[float] | None:
     """Put returns on D4RL's scale times 100; None if the environment has no reference scores."""
     if all(info.reference_scores is None for info in list_envs() if info.id == env_id):

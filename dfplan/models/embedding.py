@@ -88,3 +88,22 @@ def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     (cos, sin), half = turn, x.shape[-1] // 2
     a, b = x[..., :half], x[..., half:]
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+def waves(x: Tensor, octaves: int) -> Tensor:
+    """Append sines and cosines of the columns with periods 4, 2, 1, 1/2, ...
+
+    ``[x, sin(pi/2 2^j x), cos(pi/2 2^j x)]`` for j = 0 .. octaves - 1.
+
+    Args:
+        x: (..., D).
+        octaves: At least 0; with 0 the result is ``x``.
+
+    Returns:
+        (..., D (1 + 2 octaves)).
+
+    Source:
+        arXiv 2006.10739, Section 4, with frequencies in octaves.
+    """
+    angles = [x * (0.5 * math.pi * 2.0**j) for j in range(octaves)]
+    return torch.cat([x, *(f(a) for a in angles for f in (torch.sin, torch.cos))], -1) if octaves else x

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfplan.models.embedding import level_features, rotate
+from dfplan.models.embedding import level_features, rotate, waves
 
 if TYPE_CHECKING:
     from dfplan.models.keyvalues import KeyValues
@@ -65,7 +65,7 @@ class Prepared:
     """
 
     def __init__(self, model: TransformerDenoiser, dtype: torch.dtype) -> None:
-        self.dtype, self.heads = dtype, model.config.heads
+        self.dtype, self.heads, self.octaves = dtype, model.config.heads, model.config.octaves
         self.sources, self.layers = list(_sources(model)), list(_layers(model))
         with torch.no_grad():
             self.table = _modulations(model)
@@ -129,7 +129,7 @@ class Prepared:
             memory: What came before, or None.
         """
         x = torch.where(scene.known, x, torch.zeros_like(x))
-        h = F.linear(x.to(self.dtype), *self.content) + scene.where
+        h = F.linear(waves(x, self.octaves).to(self.dtype), *self.content) + scene.where
         levels = self.table[k]  # (n, L, 4, C)
         kept = []
         for i, block in enumerate(self.blocks):

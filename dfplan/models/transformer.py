@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dfplan.errors import unknown_name
 from dfplan.layout import Layout, is_open_ended
 from dfplan.models.base import Cond
-from dfplan.models.embedding import PREDICTIONS, check_sizes, distinct_levels, level_features, rotate, turns
+from dfplan.models.embedding import PREDICTIONS, check_sizes, distinct_levels, level_features, rotate, turns, waves
 from dfplan.models.inverse import InverseHead
 from dfplan.models.keyvalues import KeyValues
 from dfplan.models.prepared import Prepared, prepared, shared_levels
@@ -44,6 +44,8 @@ class TransformerConfig:
         prediction: What the head outputs: ``"v"``, ``"x0"`` or ``"eps"``; converted to x0_hat at the edge.
         positions: ``"learned"``: a vector per position of the layout; ``"rotary"``: relative positions, which an
             open-ended layout needs.
+        octaves: Sines and cosines that each column is shown as besides its value, with periods 4, 2, 1, 1/2, ... of
+            normalised columns; they tell apart what lies close together, such as the two sides of a wall.
         inverse: Channels of the exact head for actions between clean states (`dfplan.models.inverse`), 0 for none.
     """
 
@@ -54,10 +56,13 @@ class TransformerConfig:
     noise: str = "cosine"
     prediction: str = "v"
     positions: str = "learned"
+    octaves: int = 0
     inverse: int = 0
 
     def __post_init__(self) -> None:
         check_sizes(self, ("width", "layers", "heads", "levels"))
+        if self.octaves < 0:
+            raise ValueError(f"octaves must be at least 0, got {self.octaves}")
         if self.width % self.heads:
             raise ValueError(f"heads must divide width, got {self.heads} heads and width {self.width}")
         if self.positions not in POSITIONS:
@@ -69,11 +74,8 @@ class TransformerConfig:
             raise ValueError(f"inverse must be 0 (no such head) or its channels, got {self.inverse}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; without an inverse head, as they were before there was one."""
-        values = asdict(self)
-        if not self.inverse:
-            del values["inverse"]
-        return values
+        """Return plain JSON values; without an inverse head or octaves, as they were before there were any."""
+        return {name: value for name, value in asdict(self).items() if value or name not in ("inverse", "octaves")}
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -169,7 +171,7 @@ class TransformerDenoiser(nn.Module):
         self.register_buffer("column_mask", spec.column_mask(), persistent=False)
         self.register_buffer("allowed", torch.stack([spec.attention(False), spec.attention(True)]), persistent=False)
         self.register_buffer("order", spec.order(), persistent=False)
-        self.content = nn.Linear(spec.width, C)
+        self.content = nn.Linear(spec.width * (1 + 2 * config.octaves), C)
         rows = 1 if self.open_ended else spec.tokens
         self.position = nn.Parameter(torch.randn(rows, C) * 0.02)
         self.mode = nn.Parameter(torch.randn(2, C) * 0.02)
@@ -232,7 +234,8 @@ class TransformerDenoiser(nn.Module):
         """Turn tokens into the residual stream (B, n, C)."""
         known = (k < self.levels).unsqueeze(-1) & self.columns(positions)
         where = self.position if self.open_ended else self.position[positions]
-        h: Tensor = self.content(torch.where(known, x, torch.zeros_like(x))) + where + self.mode[int(causal)]
+        seen = waves(torch.where(known, x, torch.zeros_like(x)), self.config.octaves)
+        h: Tensor = self.content(seen) + where + self.mode[int(causal)]
         return h
 
     def _run(

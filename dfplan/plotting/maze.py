@@ -24,15 +24,22 @@ class MazeMap:
     Attributes:
         rows: Equally long strings; ``"#"`` is a wall.
         offset: What is added to a position to get its place in the grid; 0.7 in D4RL's frame (not 0.5).
+        unit: Size of a cell; positions are divided by it before the offset is added.
+        x_right: Whether the first coordinate runs along columns; in D4RL's frame it runs along rows.
+        goal_radius: Radius of the goal disc, in cells.
     """
 
     rows: Sequence[str]
     offset: float = 0.7
+    unit: float = 1.0
+    x_right: bool = False
+    goal_radius: float = 0.5
 
     def to_axes(self, points: Any) -> FloatArray:
-        """Turn positions (..., 2+) along rows and columns into places (..., 2) to the right and down."""
-        points = np.asarray(points, dtype=np.float64)
-        return np.stack([points[..., 1] + self.offset, points[..., 0] + self.offset], axis=-1)
+        """Turn positions (..., 2+) into places (..., 2) to the right and down, in cells."""
+        points = np.asarray(points, dtype=np.float64) / self.unit + self.offset
+        right, down = (0, 1) if self.x_right else (1, 0)
+        return np.stack([points[..., right], points[..., down]], axis=-1)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -12,6 +12,8 @@ import gymnasium
 from dfplan_envs._errors import unknown
 
 ENTRY_POINT = "dfplan_envs.maze2d.env:Maze2dEnv"
+POINTMAZE = "dfplan_envs.ogbench.env:PointMazeEnv"
+POINTMAZE_STEPS = 1000
 CUSTOM_LIMIT = 800  # steps of an episode in mazes that D4RL does not have
 
 # Steps of an episode by layout, in D4RL's newest version of each.
@@ -38,7 +40,11 @@ class EnvInfo:
     max_episode_steps: int
     """Steps after which an episode is truncated."""
     kwargs: dict[str, Any]
-    """What `Maze2dEnv` is made with."""
+    """What the environment is made with."""
+    entry_point: str = ENTRY_POINT
+    """Where its class is."""
+    dt_s: float = 0.01
+    """Seconds per step."""
 
     @property
     def reference_scores(self) -> tuple[float, float] | None:
@@ -65,6 +71,9 @@ def _entries() -> Iterator[EnvInfo]:
     yield EnvInfo(
         "maze2d-v1", "a maze of your own: maze=['#####', '#OOG#', '#####']", CUSTOM_LIMIT, {"reward": "sparse"}
     )
+    for size in ("medium", "large", "giant"):
+        text = f"OGBench pointmaze {size}: 5 tasks, success within 1.0 of the goal (extra: ogbench)"
+        yield EnvInfo(f"ogbench-pointmaze-{size}-v0", text, POINTMAZE_STEPS, {"size": size}, POINTMAZE, 0.1)
 
 
 ENVS: dict[str, EnvInfo] = {info.id: info for info in _entries()}
@@ -99,4 +108,6 @@ def register_all() -> None:
     """Register every id with Gymnasium; does nothing for those it has."""
     for info in ENVS.values():
         if info.id not in gymnasium.registry:
-            gymnasium.register(info.id, ENTRY_POINT, max_episode_steps=info.max_episode_steps, kwargs=dict(info.kwargs))
+            gymnasium.register(
+                info.id, info.entry_point, max_episode_steps=info.max_episode_steps, kwargs=dict(info.kwargs)
+            )

@@ -94,6 +94,8 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         obs_noise: Standard deviation of the sensor's Gaussian noise in environment units, a number or (O,); with a
             checkpoint of interleaved tokens an observation may also be missing (all NaN).
         history: Whether the planner is told what came before, if its layout has a history.
+        block_radius: Distance from a place that the ball has run up against that plans had better keep; environment
+            units.
         trust: Share of K at which a plan takes a state that was imagined because its observation is missing.
         asynchronous: Whether plans are made in a thread while the last one is followed, so that planning never blocks
             control; a plan is used as soon as it is there, from the point nearest to the ball. Only the first plan of
@@ -125,6 +127,7 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         trust: float = 0.05,
         asynchronous: bool = False,
         latency_steps: int = 0,
+        block_radius: float = BLOCK_RADIUS,
         **plan_options: Any,
     ) -> None:
         samples = plan_options.pop("samples", None)
@@ -145,6 +148,7 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         self.executor: Executor[Any] = make_executor(executor, executor_options)
         self.replan_every = replan_every
         self.goal = goal
+        self.block_radius = block_radius
         self.seed = seed
         self.warm_start = warm_start
         self.keep_shorter = keep_shorter
@@ -262,7 +266,7 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         if memory.plans and (memory.settled or not _same_goal(pending.goal, goal)) and pending.asked_at < memory.step:
             return replace(memory, pending=None)
         plan, stuck = pending.job.result(), pending.stuck
-        view = view_plan(plan, goal, pending.asked_at, stuck, choose_free(plan, memory.blocked))
+        view = view_plan(plan, goal, pending.asked_at, stuck, choose_free(plan, memory.blocked, self.block_radius))
         track = self.executor.start(joined(view, belief.state, memory.step - pending.asked_at))
         raw = (plan, pending.asked_at) if self.warm_start else None
         if self.keep_shorter and self._usable(memory, goal, stuck) and self._is_nearer(memory.track, track):
@@ -316,7 +320,7 @@ def view_plan(
     )
 
 
-def choose_free(plan: Any, blocked: Sequence[FloatArray]) -> int:
+def choose_free(plan: Any, blocked: Sequence[FloatArray], radius: float = BLOCK_RADIUS) -> int:
     """Choose the candidate to follow: the planner's choice, unless it leads through a place known to be blocked.
 
     Then it is the candidate that arrives first of those that lead through no such place, feasible ones before others;
@@ -325,6 +329,7 @@ def choose_free(plan: Any, blocked: Sequence[FloatArray]) -> int:
     Args:
         plan: A `dfplan.Plan` of a batch of one.
         blocked: Places (2,) that the ball has run up against.
+        radius: Distance to keep from them, environment units.
 
     Returns:
         Index of the candidate.
@@ -340,7 +345,7 @@ def choose_free(plan: Any, blocked: Sequence[FloatArray]) -> int:
     points = np.concatenate(fine).swapaxes(0, 1)  # (N, 8 H, 2)
     late = np.repeat(np.arange(states.shape[1] - 1), 8)[None] * plan.stride > arrival[:, None]
     nearest = np.linalg.norm(points[:, None] - np.stack(blocked)[None, :, None], axis=-1).min(1)
-    free = ~((nearest < BLOCK_RADIUS) & ~late).any(1)
+    free = ~((nearest < radius) & ~late).any(1)
     if free[selected]:
         return selected
     feasible = plan.feasible[0].cpu().numpy()

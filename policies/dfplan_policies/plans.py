@@ -16,7 +16,7 @@ class PlanView:
 
     Attributes:
         states: (H+1, O) float64, the first is the state the plan was made in; positions in the first G columns,
-            velocities in the next G.
+            velocities in the next G, or positions alone (O below 4).
         stride: Environment steps between two states.
         dt_s: Seconds per environment step.
         arrival_steps: Environment steps until the goal is reached; infinite if the plan does not reach it.
@@ -49,7 +49,9 @@ class PlanView:
         return min(self.arrival_steps, last) if self.arrives else last
 
     def states_at(self, steps: FloatArray) -> FloatArray:
-        """Interpolate the plan with cubic Hermite curves; after its arrival it is the goal at rest.
+        """Interpolate the plan with cubic Hermite curves, or in straight lines if it has no velocities.
+
+        After its arrival it is the goal at rest.
 
         Args:
             steps: (n,) environment steps since the plan was made, at least 0; fractions are allowed.
@@ -57,9 +59,7 @@ class PlanView:
         Returns:
             (n, O) states; past the last state of a plan that does not arrive, that last state.
         """
-        out = hermite(
-            self.states, np.minimum(steps, (len(self.states) - 1) * self.stride) / self.stride, self.stride * self.dt_s
-        )
+        out = self._between(np.minimum(steps, (len(self.states) - 1) * self.stride) / self.stride)
         if self.arrives and self.goal is not None:
             late = np.asarray(steps) >= self.arrival_steps
             rest = np.zeros(self.states.shape[1])
@@ -70,8 +70,15 @@ class PlanView:
     def curve(self, spacing: float = 1.0) -> FloatArray:
         """Return positions (n, 2) every ``spacing`` steps up to the plan's end, and then the goal if it arrives."""
         steps = np.append(np.arange(0.0, self.end_steps, spacing), self.end_steps)
-        at_end = hermite(self.states, steps / self.stride, self.stride * self.dt_s)[:, :2]
+        at_end = self._between(steps / self.stride)[:, :2]
         return np.vstack([at_end, self.goal[None, :2]]) if self.arrives and self.goal is not None else at_end
+
+    def _between(self, at: FloatArray) -> FloatArray:
+        """Interpolate at places (m,) in units of planned states."""
+        if self.states.shape[1] < 4:
+            knots = np.arange(len(self.states))
+            return np.stack([np.interp(at, knots, column) for column in self.states.T], axis=1)
+        return hermite(self.states, at, self.stride * self.dt_s)
 
 
 @dataclass(frozen=True)

@@ -214,3 +214,14 @@ def test_data_that_does_not_fit_is_refused() -> None:
         sampler(layout(obs_dim=4))
     with pytest.raises(ValueError, match=r"actions must have shape \(n, 2\), got \(11, 1\)"):
         sampler(layout(act_dim=2))
+
+
+def test_a_share_of_the_windows_begins_where_the_episode_does() -> None:
+    """Catches a share that is not kept, or that reaches windows without a goal too."""
+    spec, n = layout(stride=1, horizon=4), 4000
+    batch = sampler(spec, begin=0.5, no_goal=0.5).draw(n, np.random.default_rng(0))
+    known, first = batch.valid[:, GOAL], batch.x0[:, STATE, 0] % 100 == 0
+    plain = sampler(spec, begin=0.0, no_goal=0.5).draw(n, np.random.default_rng(0))
+    by_chance = float((plain.x0[plain.valid[:, GOAL], STATE, 0] % 100 == 0).float().mean())
+    assert float(first[known].float().mean()) == pytest.approx(0.5 + 0.5 * by_chance, abs=0.04)
+    assert float(first[~known].float().mean()) < by_chance + 0.1

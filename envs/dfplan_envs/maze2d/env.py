@@ -90,6 +90,11 @@ class Maze2dEnv(gymnasium.Env[Observation, Action]):
         self.observation_space = spaces.Box(low, high, dtype=np.float64)
         self.action_space = spaces.Box(-1.0, 1.0, shape=(2,), dtype=np.float32)
 
+    @property
+    def drawing(self) -> dict[str, Any]:
+        """Say how positions lie in the map, for `dfplan.plotting.MazeMap`."""
+        return {"rows": self.maze.rows, "offset": CELL_OFFSET, "goal_radius": GOAL_RADIUS}
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:

@@ -9,17 +9,20 @@ from typing import Any
 from dfplan.errors import unknown_name
 from dfplan_policies.executors.base import Executor, ExecutorFactory, Outcome, Query
 from dfplan_policies.executors.diffused_actions import DiffusedActionsExecutor
+from dfplan_policies.executors.kinematic import KinematicExecutor
 from dfplan_policies.executors.next_waypoint import NextWaypointExecutor
 from dfplan_policies.executors.path import PathExecutor
 
 EXECUTORS: dict[str, ExecutorFactory] = {
     "path": PathExecutor,
     "diffused_actions": DiffusedActionsExecutor,
+    "kinematic": KinematicExecutor,
     "next_waypoint": NextWaypointExecutor,
 }
 DESCRIPTIONS = {
     "path": "treats the plan as a path: chases a point ahead of the ball at full speed, holds at the goal",
     "diffused_actions": "executes the model's own actions towards the next planned states; no controller",
+    "kinematic": "follows a plan of positions where an action is the next move and speed does not exist (pointmaze)",
     "next_waypoint": "a PD law to the planned state that is due next, at the plan's own speed: a baseline",
 }
 
@@ -28,6 +31,7 @@ __all__ = [
     "EXECUTORS",
     "DiffusedActionsExecutor",
     "Executor",
+    "KinematicExecutor",
     "NextWaypointExecutor",
     "Outcome",
     "PathExecutor",

@@ -88,7 +88,7 @@ class PathExecutor:
         if plan.states.shape[1] < 4:
             raise ValueError(
                 f"the path executor needs states (x, y, vx, vy, ...), got width {plan.states.shape[1]}; "
-                "use diffused_actions"
+                "use kinematic or diffused_actions"
             )
         return PathTrack(resample(plan.curve(), SPACING), plan.arrives, plan.goal)
 
