@@ -19,6 +19,7 @@ from dfplan.evaluation.rollout import make_env, run_episodes
 from dfplan.evaluation.workers import set_threads
 from dfplan_bench.maze2d.rows import Row
 from dfplan_envs import resolve
+from dfplan_envs.maze2d import MazeOracle, WaypointController
 from dfplan_policies import DFPolicy, load_policy
 
 PART = 25  # episodes
@@ -87,9 +88,7 @@ def _policy(row: str, checkpoint: str, seed: int) -> Any:
 
         return DFPolicy(PerfectPlanner(tuple(maze.rows)), replan_every=10_000, seed=seed)
     if name != "df":
-        from dfplan.cli.options import build_policy
-
-        return build_policy(name, env_id, seed=seed, checkpoint=None, device="cpu", options={})
+        return load_policy(name, seed=seed, controller=partial(WaypointController, maze), oracle=MazeOracle(maze))
     strength, futures = options.pop("goal_guidance", None), options.pop("monte_carlo", None)
     if strength is not None:
         from dfplan.guidance import GoalGuidance
