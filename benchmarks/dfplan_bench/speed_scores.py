@@ -25,10 +25,11 @@ from dfplan_policies import DFPolicy
 MAZE, ENV = "maze2d-large", "maze2d-large-v1"
 EPISODES = 24
 STEPS: dict[str, Mapping[str, Any]] = {
-    "20 steps, slope 1": {},
-    "20 steps, slope 0.5": {"slope": 0.5},
-    "10 steps, slope 1": {"steps": 10},
-    "10 steps, slope 0.5": {"steps": 10, "slope": 0.5},
+    "10 steps, slope 0.5": {},
+    "20 steps, slope 1": {"steps": 20, "slope": 1.0},
+    "20 steps, slope 0.5": {"steps": 20},
+    "10 steps, slope 1": {"slope": 1.0},
+    "10 steps, slope 0": {"slope": 0.0},
     "8 steps, slope 0.5": {"steps": 8, "slope": 0.5},
     "8 steps, slope 0": {"steps": 8, "slope": 0.0},
     "5 steps, slope 0.5": {"steps": 5, "slope": 0.5},
@@ -40,11 +41,10 @@ STEPS: dict[str, Mapping[str, Any]] = {
 OTHERS: dict[str, Mapping[str, Any]] = {
     "8 steps, slope 0, 8 candidates": {"steps": 8, "slope": 0.0, "samples": 8},
     "8 steps, slope 0, 4 candidates": {"steps": 8, "slope": 0.0, "samples": 4},
-    "10 steps, slope 0.5, 8 candidates": {"steps": 10, "slope": 0.5, "samples": 8},
     "8 candidates": {"samples": 8},
     "warm start": {"warm_start": True},
 }
-DEFAULT = "20 steps, slope 1"
+DEFAULT = "10 steps, slope 0.5"
 LATENCIES = (5, 20, 50)
 
 

@@ -322,7 +322,7 @@ def configurations(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
         return Path()
 
     monkeypatch.setattr(dfplan.training, "train", instead)
-    monkeypatch.setattr("dfplan.cli.train._load", lambda *_: (DATA, {}))
+    monkeypatch.setattr("dfplan.cli.train_data.load_data", lambda *_: (DATA, {}))
     return seen
 
 

@@ -90,7 +90,9 @@ def test_compute_reward_is_the_reward_of_the_step_one_by_one_and_at_once(env_id:
 
 def test_the_wrapper_refuses_other_environments() -> None:
     """Catches an error deep inside a training loop."""
-    with pytest.raises(TypeError, match=r"wraps a maze2d environment, got CartPoleEnv; make it by gym\.make"):
+    with pytest.raises(
+        TypeError, match=r"wraps a maze2d or pointmaze environment, got CartPoleEnv; make it by gym\.make"
+    ):
         GoalObservation(gymnasium.make("CartPole-v1"))
 
 
