@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from dfplan_policies.avoidance import away_from
 from dfplan_policies.belief import Belief, Believer, as_numpy, as_row, make_believer
 from dfplan_policies.executors import Executor, make_executor
 from dfplan_policies.late import Pending, Worker, at_once, joined
@@ -21,6 +22,7 @@ from dfplan_policies.protocol import FloatArray
 from dfplan_policies.streams import stream
 
 BLOCK_RADIUS = 0.3  # cells around a blocked place that plans stay out of; less than where a ball fits beside a wall
+DETOUR_AFTER = 2  # plans in a row that could not be followed, from which on plans are pushed away from blocked places
 MOST_SAMPLES = 4  # how many times the usual number of samples is drawn after repeated sticking
 
 
@@ -245,6 +247,8 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         options = {**self.plan_options, "samples": samples, "generator": self._generator(memory)()}
         if self.warm_start and memory.raw is not None and self._usable(memory, goal, stuck):
             options |= {"warm_start": memory.raw[0], "elapsed": torch.tensor([memory.step - memory.raw[1]])}
+        if sticks >= DETOUR_AFTER and memory.blocked and self.plan_options.get("guidance") is None:
+            options["guidance"] = away_from(memory.blocked)
         if self.believer is not None and memory.past is not None:
             options |= {"obs_level": belief.level, "history": self.believer.history(memory.past)}
         return {"obs": as_row(belief.shown), "goal": None if goal is None else as_row(goal), **options}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dfplan_policies import EXECUTORS, DFPolicy, make_executor
 from tests.policies.fakes import Ball, FakePlanner, drive
@@ -237,3 +238,24 @@ def test_search_score_and_budget_reach_the_planner() -> None:
         assert p.search[0].expansions == 4 and torch.equal(p.score, score(p.observations))
     DFPolicy(planner, budget_ms=1e-3, score=score, samples=3).predict(observation)
     assert calls[-1].candidates.shape[1] == 3 and calls[-1].search is None
+
+
+def test_plans_are_pushed_away_from_a_wall_that_stopped_several() -> None:
+    # Catches: the same way through a wall tried for ever, a user's guidance replaced, discs where nothing was touched.
+    planner = FakePlanner()
+    policy = DFPolicy(planner, replan_every=1000)
+    drive(policy, Ball([0.5, 0, 0, 0], wall=1.0), (6.0, 0.0), 200)
+    asked = [call.get("guidance") for call in planner.calls]
+    assert asked[:2] == [None, None] and len(asked) > 3 and all(g is not None for g in asked[2:])
+    states = torch.tensor([[0.5, 0.0, 0, 0], [1.3, 0.0, 0, 0], [0.5, 0.0, 0, 0], [0.5, 1.2, 0, 0]])
+    into, beside = states[[0, 1]][None], states[[2, 3]][None]
+    k = torch.zeros(2, dtype=torch.int64)
+    assert float(asked[-1](into, k)) < -0.5 and float(asked[-1](beside, k)) == 0.0
+
+    own = DFPolicy(FakePlanner(), replan_every=1000, guidance=own_guidance)
+    drive(own, Ball([0.5, 0, 0, 0], wall=1.0), (6.0, 0.0), 200)
+    assert all(call["guidance"] is own_guidance for call in own.planner.calls)
+
+
+def own_guidance(states: Any, k: Any) -> Any:
+    return states[:, 0, 0] * 0
