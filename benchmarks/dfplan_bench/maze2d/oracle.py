@@ -97,7 +97,7 @@ class PerfectPlanner:
 
     def first_actions(self, *given: Any, **options: Any) -> Any:
         """Refuse: there is no model."""
-        raise NotImplementedError("a perfect path has no actions; use the executor 'path'")
+        raise ValueError("a perfect path has no actions; use the executor 'path'")
 
     def _way(self, start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
         goal = self.grid.nearest(end)
