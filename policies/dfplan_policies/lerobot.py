@@ -1,9 +1,9 @@
-"""A planner or a policy with the methods that lerobot's loops call: ``reset``, ``select_action``, ``predict_action_chunk``.
+"""A planner or a policy with what lerobot's loops call: ``reset``, ``select_action``, ``predict_action_chunk``.
 
 Nothing of lerobot is imported: what counts is the shape of the calls.
 
-Source: lerobot's ``PreTrainedPolicy`` (methods) and ``DiffusionPolicy`` (a queue of actions for the whole batch: when it
-is empty a chunk is predicted and its first ``n_action_steps`` are queued; ``reset`` empties it).
+Source: lerobot's ``PreTrainedPolicy`` (methods) and ``DiffusionPolicy`` (a queue of actions for the whole batch: when
+it is empty a chunk is predicted and its first ``n_action_steps`` are queued; ``reset`` empties it).
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ class AgentLoop:
             return
         if not isinstance(self.policy, NumberedPolicy):
             raise ValueError(
-                f"{type(self.policy).__name__} has no start(episodes), so episode={episode} says nothing to it; leave it out"
+                f"{type(self.policy).__name__} has no start(episodes), so episode={episode} says nothing to it; "
+                "leave it out"
             )
         self.state = self.policy.start([episode])
 
@@ -60,7 +61,8 @@ class FunctionalPolicy(PerEnvironmentPolicy[Any]):
     """Make a policy of two functions, which act in one environment and know nothing of batches.
 
     Args:
-        act: ``(memory, observation (O,), goal (G,) or None) -> (action (A,), next memory)``; must not change the memory.
+        act: ``(memory, observation (O,), goal (G,) or None) -> (action (A,), next memory)``; must not change the
+            memory.
         begin: ``(episode) -> memory`` at the start of an episode; by default the memory is the episode's number.
         goal: (G,), for observations that bring no ``desired_goal``.
     """
