@@ -14,7 +14,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from dfplan_envs.registry import resolve
+from dfplan_envs.registry import ENVS, resolve
 
 # Returns of the random policy and of the reference controller, by id.
 REFERENCE_SCORES: dict[str, tuple[float, float]] = {
@@ -55,9 +55,10 @@ def reference_scores(env_id: str) -> tuple[float, float]:
         ValueError: unknown id, or an id without reference scores (custom mazes).
     """
     full = resolve(env_id)
-    if full not in REFERENCE_SCORES:
+    scores = ENVS[full].reference_scores
+    if scores is None:
         raise ValueError(f"{full} has no reference scores (custom mazes have none); report the plain return instead")
-    return REFERENCE_SCORES[full]
+    return scores
 
 
 @overload
