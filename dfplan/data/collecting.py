@@ -1,7 +1,7 @@
 """Collect episodes from any Gymnasium environment with any policy, several environments side by side.
 
-Episode `number` of a run depends on (seed, number) alone: its reset, its action noise, its random actions. The policy is
-asked for each environment on its own, unless told otherwise, because a network's last bits depend on the batch.
+Episode `number` of a run depends on (seed, number) alone: its reset, its action noise, its random actions. The policy
+is asked for each environment on its own, unless told otherwise, because a network's last bits depend on the batch.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _copy(observation: Any) -> Any:
 
 
 def _explore(space: Space[Any], answer: Any | None, config: CollectConfig, draws: np.random.Generator) -> Any:
-    """Turn the policy's answer into the action that is taken. Draws the same amount whatever the answer."""
+    """Turn the policy's answer into the action that is taken; what is drawn does not depend on it."""
     if config.noise and isinstance(space, Box):
         bell = draws.standard_normal(space.shape)
     if (config.epsilon and draws.random() < config.epsilon) or answer is None:

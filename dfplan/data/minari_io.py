@@ -213,8 +213,8 @@ def list_minari() -> dict[str, dict[str, Any]]:
 def load_minari(dataset_id: str) -> Episodes:
     """Read a local Minari dataset as float columns: Box, Discrete and goal Dict observations, Box and Discrete actions.
 
-    Of another Dict with a vector "observation" that part is taken. `meta` gains "spaces", how the columns were made, and
-    "reference_scores" where the dataset has them.
+    Of another Dict with a vector "observation" that part is taken. `meta` gains "spaces", how the columns were made,
+    and "reference_scores" where the dataset has them.
 
     Raises:
         FileNotFoundError: when it is not on this machine.

@@ -40,7 +40,9 @@ class ShardFolder:
         if path.is_file():
             _check_same(self.folder, json.loads(path.read_text()), own)
         elif self.folder.is_dir() and any(self.folder.iterdir()):
-            raise ValueError(f"{self.folder} holds something else than collected episodes; name an empty folder (--out)")
+            raise ValueError(
+                f"{self.folder} holds something else than collected episodes; name an empty folder (--out)"
+            )
         else:
             with atomic_path(path) as temporary:
                 temporary.write_text(json.dumps(own, indent=1, sort_keys=True))

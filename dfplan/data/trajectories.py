@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class Trajectories:
         if key is not None and isinstance(space, Dict) and isinstance(observations, dict):
             observations, space = observations[key], space.spaces[key]
         codecs = Spaces(_observation_codec(space, observations), ActionCodec.from_space(self.action_space))
-        about = {**(meta or {}), "spaces": codecs.to_dict(), **({"observation_key": key} if key else {})}
+        about = {**(meta or {}), "spaces": _plain(codecs), **({"observation_key": key} if key else {})}
         columns = codecs.observation.encode(observations), codecs.action.encode(self.actions)
         return Episodes(*columns, self.rewards, self.lengths, about, self.terminated)
 
@@ -118,4 +119,10 @@ def vector_spaces(observation_width: int, action_width: int) -> dict[str, Any]:
     """Describe data whose columns are the environment's own: plain vectors, actions within [-1, 1]."""
     observation = Box(-math.inf, math.inf, (observation_width,))
     action = Box(-1.0, 1.0, (action_width,), np.float32)
-    return Spaces(ObservationCodec.from_space(observation), ActionCodec.from_space(action)).to_dict()
+    return _plain(Spaces(ObservationCodec.from_space(observation), ActionCodec.from_space(action)))
+
+
+def _plain(codecs: Spaces) -> dict[str, Any]:
+    """Return what JSON would give back, lists in place of tuples."""
+    found: dict[str, Any] = json.loads(json.dumps(codecs.to_dict()))
+    return found
