@@ -1,4 +1,4 @@
-"""`dfplan data`: make, import, fetch, list and show data. Heavy packages are imported inside the commands."""
+"""`dfplan data`: make, collect, import, fetch, mix, filter, list and show data. Heavy packages are imported inside the commands."""
 
 from __future__ import annotations
 
@@ -28,10 +28,13 @@ from dfplan.cli.data_common import (
     stops_cleanly,
     write_outputs,
 )
+from dfplan.cli.data_mix import filter_command, mix_command
 
-app = typer.Typer(no_args_is_help=True, help="Make, import, fetch, list and show data.")
+app = typer.Typer(no_args_is_help=True, help="Make, collect, import, fetch, mix, filter, list and show data.")
 
 app.command("collect")(collect_command)
+app.command("mix")(mix_command)
+app.command("filter")(filter_command)
 
 TEXT_CELLS, PICTURE_CELLS = 2.0, 10.0
 
@@ -111,10 +114,20 @@ def _make_pointmaze(
 @app.command("import")
 def import_file(
     file: Annotated[Path, typer.Argument(help="One of D4RL's HDF5 files.", metavar="FILE.hdf5")],
-    env: Annotated[str | None, typer.Option(help="Environment id.", show_default="from D4RL's file name")] = None,
+    env: Annotated[
+        str | None, typer.Option(help="Environment id, or D4RL's name.", show_default="from D4RL's file name")
+    ] = None,
     rewards: Annotated[
-        str, typer.Option(help="Which observation rewards[t] scores: 'same' row (D4RL's maze2d files) or the 'next'.")
-    ] = "same",
+        str | None,
+        typer.Option(help="Which observation rewards[t] scores: 'same' row or the 'next'.", show_default="by the kind"),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help="How rows are read: tour (maze2d), steps (locomotion, adroit), antmaze, kitchen.",
+            show_default="by the environment or the file",
+        ),
+    ] = None,
     relabel: Annotated[bool, typer.Option("--relabel", help="Replace rewards by those of the environment.")] = False,
     dataset_id: IdOption = None,
     npz: NpzOption = None,
@@ -127,20 +140,20 @@ def import_file(
     """Turn one of D4RL's HDF5 files into the same form: real transitions, rewards on the state after the step."""
     with stops_cleanly():
         from dfplan.cli.data_import import import_d4rl
-        from dfplan.data.d4rl import env_of_file
+        from dfplan.data.d4rl_names import env_of_file
 
         begin = time.perf_counter()
         known = env if env is not None else env_of_file(file)
         dataset_id = dataset_id or f"d4rl-hdf5/{known or import_name(file)}"
         check_outputs(dataset_id, minari, npz, overwrite)
-        episodes, spec, warning = import_d4rl(file, known, rewards, relabel)
+        episodes, spec, warning = import_d4rl(file, known, rewards, relabel, kind)
         if warning:
             say(f"warning: {warning}")
         episodes.meta["command"] = f"dfplan data import {file.name}"
         about = {
             "description": f"D4RL's {file.name}; transitions that are not real left out, "
             "rewards score the state after the step.",
-            "algorithm_name": "waypoint PD controller",
+            "algorithm_name": "waypoint PD controller" if episodes.meta["file_format"] == "d4rl-hdf5" else "see D4RL",
             **authors(author, author_email),
         }
         written = write_outputs(episodes, dataset_id, minari, npz, overwrite, spec, about)
@@ -152,15 +165,15 @@ def fetch(
     name: Annotated[
         str,
         typer.Argument(
-            help="D4RL's maze2d-large, OGBench's pointmaze-large-stitch-v0, or a Minari id: D4RL/pointmaze/large-v2."
+            help="D4RL's maze2d-large or hopper-medium-v2, OGBench's pointmaze-large-stitch-v0, or a Minari id."
         ),
     ],
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Download public data: one of D4RL's maze2d files or OGBench's pointmaze sets, or one from Minari's remote."""
+    """Download public data: one of D4RL's files or OGBench's pointmaze sets, or one from Minari's remote."""
     with stops_cleanly():
-        from dfplan.data.d4rl import resolve_d4rl
+        from dfplan.data.d4rl_names import resolve_d4rl
         from dfplan.data.fetch import fetch_d4rl, fetch_minari, fetch_ogbench
 
         if name.startswith("pointmaze-"):

@@ -164,5 +164,5 @@ def report(episodes: Episodes, written: dict[str, Any], as_json: bool) -> None:
         if key in written:
             typer.echo(f"{key}: {written[key]}")
     source = written.get("id", written.get("npz"))
-    env = episodes.meta.get("env", "ENV")
+    env = "ENV" if "d4rl-hdf5, " in episodes.meta.get("file_format", "") else episodes.meta.get("env", "ENV")
     typer.echo(f"next: dfplan data show {source}, or train on it: dfplan train --env {env} --data {source}")

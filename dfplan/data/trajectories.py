@@ -82,9 +82,9 @@ def _observation_codec(space: Space[Any], observations: Observations) -> Observa
 
 
 def rows_of(observations: Observations, rows: slice) -> Observations:
-    """Cut rows out of an array or out of each array of a dict."""
+    """Cut rows out of an array, or out of each array of a (nested) dict."""
     if isinstance(observations, dict):
-        return {key: array[rows] for key, array in observations.items()}
+        return {key: rows_of(array, rows) for key, array in observations.items()}  # type: ignore[misc]
     return observations[rows]
 
 
