@@ -1,4 +1,4 @@
-"""`dfplan data`: make, collect, import, fetch, mix, filter, list and show data. Heavy packages are imported inside the commands."""
+"""`dfplan data`: make, collect, import, fetch, mix, filter, list and show data. Heavy imports are inside."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def mix_command(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="Minari ids or files; ':2' has every episode twice, ':0.25' a random quarter.",
+            help="Ids or files; ':2' has every episode twice, ':0.25' a random quarter.",
             metavar="SOURCE[:WEIGHT]",
         ),
     ],

@@ -116,8 +116,8 @@ def _check_alike(parts: Sequence[Episodes]) -> None:
         spaces = first.meta.get("spaces"), part.meta.get("spaces")
         if None not in spaces and spaces[0] != spaces[1]:
             raise ValueError(
-                f"data sets that are mixed must have the same spaces: {_name(first)} has {spaces[0]}, {_name(part)} has "
-                f"{spaces[1]}; mix data of one environment"
+                f"data sets that are mixed must have the same spaces: {_name(first)} has {spaces[0]}, "
+                f"{_name(part)} has {spaces[1]}; mix data of one environment"
             )
 
 
