@@ -317,3 +317,10 @@ def test_a_goal_that_is_not_held_is_planned_for_on_and_on() -> None:
         drive(policy, Ball([0, 0, 0, 0]), (2.0, 0.0), 300)
         calls[hold] = len(planner.calls)
     assert calls[True] < 6 and calls[False] == 15
+
+
+def test_rest_at_a_goal_that_is_not_held_is_not_being_stuck() -> None:
+    # Catches: a ball at the goal that is taken for one against a wall, so that plans with more samples follow each other.
+    planner = FakePlanner(speed=2.0)
+    drive(DFPolicy(planner, "path", 100, executor_options={"hold": False}), Ball([0, 0, 0, 0]), (2.0, 0.0), 400)
+    assert len(planner.calls) == 4

@@ -120,15 +120,19 @@ class PathExecutor:
             float(squared[nearest])
         )
 
+    def _at_goal(self, track: PathTrack, x: float, y: float) -> bool:
+        """Tell whether the ball is in the goal disc."""
+        return track.goal is not None and math.dist(track.goal[:2], (x, y)) <= self.goal_radius
+
     def _check(self, track: PathTrack, state: FloatArray, distance: float) -> tuple[PathTrack, bool, bool]:
         """Find out whether the ball is at rest against something, or has lost the path in another way.
 
         It has if it is far from the path, has got no further for three times ``stuck_steps`` although it moves (it may
-        have to turn round first), or is at the end of a path that does not arrive.
+        have to turn round first), or is at the end of a path that does not arrive. At the goal none of this counts.
         """
         x, y = float(state[0]), float(state[1])
         here = (track.age, x, y)
-        if track.reached:
+        if track.reached or (not self.hold and self._at_goal(track, x, y)):
             return replace(track, moved=here, advanced=(track.age, track.index)), False, False
         moved, advanced = track.moved or here, track.advanced
         if track.index - advanced[1] >= self.stuck_motion / SPACING:
