@@ -45,13 +45,15 @@ class EnvInfo:
     """Where its class is."""
     dt_s: float = 0.01
     """Seconds per step."""
+    scores: tuple[float, float] | None = None
+    """Returns that count as 0 and as 1, of an environment that is not D4RL's."""
 
     @property
     def reference_scores(self) -> tuple[float, float] | None:
-        """Return D4RL's (min, max) returns, or None."""
+        """Return the (min, max) returns, for D4RL's ids those of D4RL, or None."""
         from dfplan_envs.scores import REFERENCE_SCORES
 
-        return REFERENCE_SCORES.get(self.id)
+        return REFERENCE_SCORES.get(self.id, self.scores)
 
 
 def _entries() -> Iterator[EnvInfo]:

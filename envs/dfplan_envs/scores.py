@@ -17,7 +17,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from dfplan_envs.registry import resolve
+from dfplan_envs.registry import ENVS, resolve
 
 # Returns of the random policy and of the reference controller, by id of this package's mazes.
 REFERENCE_SCORES: dict[str, tuple[float, float]] = {
@@ -94,9 +94,10 @@ def reference_scores(env_id: str) -> tuple[float, float]:
         if name in D4RL_SCORES:
             return D4RL_SCORES[name]
     full = resolve(env_id)
-    if full not in REFERENCE_SCORES:
+    scores = ENVS[full].reference_scores
+    if scores is None:
         raise ValueError(f"{full} has no reference scores (custom mazes have none); report the plain return instead")
-    return REFERENCE_SCORES[full]
+    return scores
 
 
 @overload

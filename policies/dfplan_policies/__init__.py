@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from dfplan_policies.baselines.sampling_mpc import SamplingMPC
     from dfplan_policies.baselines.sb3 import SB3Policy
     from dfplan_policies.baselines.waypoint import WaypointPolicy
+    from dfplan_policies.checking import PolicyCheckError, check_policy
     from dfplan_policies.df import DFPolicy
     from dfplan_policies.executors import EXECUTORS, make_executor
+    from dfplan_policies.lerobot import LeRobotAdapter
+    from dfplan_policies.loops import AgentLoop, FunctionalPolicy
     from dfplan_policies.mpc import ModelPredictivePolicy
     from dfplan_policies.per_environment import PerEnvironmentPolicy, PolicyState
     from dfplan_policies.plans import PlanView, Telemetry
@@ -26,13 +29,17 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "ActPolicy": "act",
+    "AgentLoop": "loops",
     "DFPolicy": "df",
     "EXECUTORS": "executors",
+    "FunctionalPolicy": "loops",
+    "LeRobotAdapter": "lerobot",
     "MLPPolicy": "baselines.mlp",
     "ModelPredictivePolicy": "mpc",
     "NumberedPolicy": "protocol",
     "PerEnvironmentPolicy": "per_environment",
     "PlanView": "plans",
+    "PolicyCheckError": "checking",
     "Policy": "protocol",
     "PolicyEntry": "registry",
     "PolicyRequest": "registry",
@@ -44,6 +51,7 @@ _LAZY = {
     "Telemetry": "plans",
     "TelemetryPolicy": "protocol",
     "WaypointPolicy": "baselines.waypoint",
+    "check_policy": "checking",
     "find_policy": "registry",
     "load_policy": "registry",
     "make_executor": "executors",
@@ -53,13 +61,17 @@ _LAZY = {
 __all__ = [
     "EXECUTORS",
     "ActPolicy",
+    "AgentLoop",
     "DFPolicy",
+    "FunctionalPolicy",
+    "LeRobotAdapter",
     "MLPPolicy",
     "ModelPredictivePolicy",
     "NumberedPolicy",
     "PerEnvironmentPolicy",
     "PlanView",
     "Policy",
+    "PolicyCheckError",
     "PolicyEntry",
     "PolicyRequest",
     "PolicyState",
@@ -70,6 +82,7 @@ __all__ = [
     "Telemetry",
     "TelemetryPolicy",
     "WaypointPolicy",
+    "check_policy",
     "find_policy",
     "load_policy",
     "make_executor",

@@ -29,7 +29,7 @@ class PolicyRequest:
         planner: A planner, in place of ``checkpoint``.
         controller: Makes the dataset's controller (``waypoint``).
         oracle: Knows the true dynamics and the map (``mppi``, ``cem``).
-        act_dim: A, width of an action (``random``, ``mlp``).
+        act_dim: A, width of an action (``random``, ``mlp``, ``py``).
         goal: (G,), for observations that bring no ``desired_goal``.
         seed: Seed of the policy's draws.
         device: Where networks run.
@@ -142,6 +142,13 @@ def _sb3(request: PolicyRequest) -> Policy:
     return SB3Policy(request.argument, device=request.device)
 
 
+def _py(request: PolicyRequest) -> Policy:
+    from dfplan_policies.imported import import_policy
+
+    policy: Policy = import_policy(request)
+    return policy
+
+
 def _mlp(request: PolicyRequest) -> Policy:
     from dfplan_policies.baselines.mlp import MLPPolicy
 
@@ -172,6 +179,7 @@ _BUILT_IN = (
     PolicyEntry("random", "uniform random actions", _random),
     PolicyEntry("replay", "the recorded actions of an evaluation's run folder", _replay, argument="FILE"),
     PolicyEntry("sb3", "an algorithm saved by stable-baselines3 (extra: sb3)", _sb3, argument="FILE"),
+    PolicyEntry("py", "any object with predict, or what makes one, by its place", _py, argument="MODULE:ATTRIBUTE"),
 )
 
 

@@ -16,12 +16,18 @@ from dfplan_policies.protocol import FloatArray
 
 FORMAT, HEADER = "dfplan-mlp-1", "dfplan-mlp"
 KEYS = ("widths", "activation", "output", "observation", "action")
-FUNCTIONS: dict[str, Callable[[Any], Any]] = {
-    "relu": lambda x: np.maximum(x, 0.0),
-    "tanh": np.tanh,
-    "identity": lambda x: x,
-}
 Floats = NDArray[np.float64]
+
+
+def _relu(x: Floats) -> Floats:
+    return np.maximum(x, 0.0)
+
+
+def _identity(x: Floats) -> Floats:
+    return x
+
+
+FUNCTIONS: dict[str, Callable[[Any], Any]] = {"relu": _relu, "tanh": np.tanh, "identity": _identity}
 
 
 class MLPPolicy(PerEnvironmentPolicy[int]):
