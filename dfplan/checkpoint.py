@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dfplan.models import Network
+    from dfplan.spaces import Spaces
     from dfplan.tokens import Normalizer, TokenSpec
+    from dfplan.value import ValueModel
 
 FORMAT = "dfplan-checkpoint-1"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+VALUE_FILES = ("value.safetensors", "value.json")  # of the learned return, where there is one
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -40,6 +43,8 @@ class Checkpoint:
         norm: The statistics of its data.
         planner: Defaults of the planner (see `dfplan.planner.PlannerConfig`).
         provenance: Data id, training command, seed, versions, revision, hardware.
+        spaces: How the columns of observations and actions follow from the environment's; None if they are the same.
+        value: A learned return of the same layout (`dfplan.value`), or None; saved beside the weights.
     """
 
     name: str
@@ -49,6 +54,8 @@ class Checkpoint:
     norm: Normalizer
     planner: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    spaces: Spaces | None = None
+    value: ValueModel | None = None
 
 
 def save_checkpoint(
@@ -85,11 +92,17 @@ def save_checkpoint(
         "parameters": int(sum(v.numel() for v in tensors.values())),
         "provenance": checkpoint.provenance,
     }
+    if checkpoint.spaces is not None:
+        config["spaces"] = checkpoint.spaces.to_dict()
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
     with atomic_path(folder / WEIGHTS) as path:
         path.write_bytes(blob)
     with atomic_path(folder / CONFIG) as path:
         path.write_text(text)
+    if checkpoint.value is not None:
+        from dfplan.value import save_value
+
+        save_value(checkpoint.value, folder)
     return folder
 
 
@@ -139,7 +152,9 @@ def load_checkpoint(source: str | Path, *, device: str = "cpu") -> Checkpoint:
     from safetensors.torch import load
 
     from dfplan.models import make_config, make_denoiser
+    from dfplan.spaces import Spaces
     from dfplan.tokens import Normalizer, TokenSpec
+    from dfplan.value.files import load_value
 
     folder = locate(source)
     config = read_config(folder)
@@ -160,6 +175,7 @@ def load_checkpoint(source: str | Path, *, device: str = "cpu") -> Checkpoint:
         model = make_denoiser(spec, make_config(kind, config["model"]))
         model.load_state_dict({n: v.float() for n, v in tensors.items()})
         norm = Normalizer.from_dict(config["normalizer"])
+        spaces = Spaces.from_dict(config["spaces"]) if config.get("spaces") else None
     except (SafetensorError, RuntimeError, TypeError, KeyError, ValueError, AttributeError) as error:
         raise ValueError(f"{folder} does not fit together ({error}); fetch or train it again") from error
     return Checkpoint(
@@ -170,6 +186,8 @@ def load_checkpoint(source: str | Path, *, device: str = "cpu") -> Checkpoint:
         norm=norm,
         planner=dict(config.get("planner") or {}),
         provenance=dict(config.get("provenance") or {}),
+        spaces=spaces,
+        value=load_value(folder, device=device) if (folder / VALUE_FILES[1]).is_file() else None,
     )
 
 
@@ -191,13 +209,13 @@ def locate(source: str | Path) -> Path:
 
 
 def _download(repo: str) -> Path:
-    """Fetch the two files of a Hub repository; nothing else of it is read."""
+    """Fetch the files of a checkpoint from a Hub repository; nothing else of it is read."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise missing_extra("huggingface_hub", "hub", f"loading {repo!r} from the Hugging Face Hub") from error
     try:
-        return Path(snapshot_download(repo, allow_patterns=[WEIGHTS, CONFIG]))
+        return Path(snapshot_download(repo, allow_patterns=[WEIGHTS, CONFIG, *VALUE_FILES]))
     except Exception as error:  # the library raises many kinds; all of them mean that it could not be fetched
         raise ValueError(
             f"{repo!r} is no local folder and could not be fetched from the Hugging Face Hub "
@@ -226,8 +244,9 @@ def push_checkpoint(folder: str | Path, repo: str, *, private: bool = False) -> 
     except ImportError as error:
         raise missing_extra("huggingface_hub", "hub", "pushing a checkpoint") from error
     api = HfApi()
+    files = [WEIGHTS, CONFIG, *VALUE_FILES]
     api.create_repo(repo, private=private, exist_ok=True)
-    return str(api.upload_folder(repo_id=repo, folder_path=str(folder), allow_patterns=[WEIGHTS, CONFIG]))
+    return str(api.upload_folder(repo_id=repo, folder_path=str(folder), allow_patterns=files))
 
 
 def list_pretrained() -> list[dict[str, Any]]:

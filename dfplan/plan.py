@@ -35,6 +35,7 @@ class Plan:
         search: The trees that were searched, one per environment, or None.
         surprise: (B, N, H), how far each token is from what the model foretells from its neighbours (normalised units
             squared; see `dfplan.plausibility`), or None if candidates were not chosen by it.
+        rewards: (B, H*F), the rewards that the selected plan foresees, or None if the layout holds none.
     """
 
     observations: Tensor
@@ -53,6 +54,7 @@ class Plan:
     seconds: float
     search: tuple[TreeResult, ...] | None = None
     surprise: Tensor | None = None
+    rewards: Tensor | None = None
 
     def __len__(self) -> int:
         """Count the environments."""

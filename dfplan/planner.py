@@ -41,9 +41,9 @@ class DFPlanner:
         self.checkpoint = checkpoint
         self.name, self.spec, self.norm = checkpoint.name, checkpoint.spec, checkpoint.norm
         self.config = config or PlannerConfig.from_dict(checkpoint.planner)
-        self.device = checkpoint.model.device
-        self.levels = checkpoint.model.levels
-        self._alpha_bar = checkpoint.model.alpha_bar
+        self.device, self.spaces = checkpoint.model.device, checkpoint.spaces
+        self.levels, self._alpha_bar = checkpoint.model.levels, checkpoint.model.alpha_bar
+        self.steering = Steering.towards(checkpoint.value, self.config.value_scale)
         bf16 = use_bf16(self.config.precision, self.device)
         self._model: Any = MixedPrecision(checkpoint.model, self.device, bf16=bf16)
         self._order, self._mask = self.spec.order(), self.spec.column_mask().float()
@@ -114,7 +114,7 @@ class DFPlanner:
 
         Args:
             obs: Current observations (B, O) or (O,), environment units; NaN where missing.
-            goal: Goals (B, G) or (G,), environment units; None if no goal is known.
+            goal: Goals (B, G) or (G,), environment units, the wanted return last if the layout holds returns; or None.
             samples: N, candidates per environment; with a budget, per batch; with a search, at most.
             schedule: A name, or an int64 matrix (M+1, horizon) of your own.
             slope: Rows by which each token lags behind the one before.
@@ -123,9 +123,9 @@ class DFPlanner:
             eta: 0 (DDIM) to 1 (DDPM).
             hold: What happens to a token that keeps its level in a row: ``"copy"`` or ``"resample"``.
             guidance: ``log_c(states (N, H+1, O), k (H+1,)) -> (N,)`` in environment units.
-            steering: How guidance acts: Monte Carlo Guidance, a learned return, weights; see `Steering`.
+            steering: How guidance acts: Monte Carlo Guidance, a learned return (by default the checkpoint's), weights.
             score: Value of candidates, states (N, H+1, O) in environment units to (N,): the best feasible one is
-                chosen. None takes the one that arrives first.
+                chosen. None takes the one that arrives first; without goals the one worth most.
             budget_ms: Time budget in milliseconds: batch after batch is drawn until it is used up (at least one).
             search: Search a tree of sub-plans with different guidance scales; see `search`.
             generator: One for all, or one per environment; None is torch's global one.
@@ -161,7 +161,7 @@ class DFPlanner:
         priors = inputs.warm_states(spec, warm_start, elapsed, B, n)
         setting = self._setting()
         walk = Walk(
-            N, S, rows_per_token, causal, eta, hold, guidance, steering or Steering(), actions, trace, score,
+            N, S, rows_per_token, causal, eta, hold, guidance, steering or self.steering, actions, trace, score,
             budget_ms, shared(search, budget_ms, B), check_weight(or_default(plausibility, c.plausibility)), c.batched,
         )  # fmt: skip
         known = [given.row(b, self.levels) for b in range(B)]

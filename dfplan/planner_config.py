@@ -29,6 +29,9 @@ class PlannerConfig:
             median `dfplan.plausibility.surprise` counts than one that surprises nobody; 0 goes by arrival alone.
         plausibility_level: Share of K to which the tokens in question are noised for it.
         precision: ``"auto"`` (bf16 where the processor has it), ``"fp32"`` or ``"bf16"``.
+        value_scale: Strength of the gradient of the checkpoint's learned return, in 1 / its standard deviation in the
+            data; with 0 it chooses among candidates and does not push them.
+        target_share: Return that policies ask for, in layouts with returns: the one this share of the data stays below.
         batched: Whether all environments go through the network together. It is faster for few samples each, and on a
             GPU; an environment's noise is the same, but its plan may differ in rounding with who else is there.
     """
@@ -44,6 +47,8 @@ class PlannerConfig:
     plausibility: float = 0.4
     plausibility_level: float = 0.6
     precision: str = "auto"
+    value_scale: float = 0.0
+    target_share: float = 0.95
     batched: bool = False
 
     def __post_init__(self) -> None:
@@ -58,6 +63,10 @@ class PlannerConfig:
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in (0, 1], got {getattr(self, name)}")
         check_weight(self.plausibility)
+        if not (math.isfinite(self.value_scale) and self.value_scale >= 0):
+            raise ValueError(f"value_scale must be 0 or more, got {self.value_scale}")
+        if not 0 <= self.target_share <= 1:
+            raise ValueError(f"target_share must lie in [0, 1], got {self.target_share}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PlannerConfig:

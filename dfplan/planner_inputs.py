@@ -76,12 +76,13 @@ def check_goal(spec: TokenSpec, goal: Any, B: int, device: torch.device) -> Tens
     """
     if goal is None:
         return None
-    if not spec.goal_columns:
+    if not spec.goal_width:
         raise TypeError("this checkpoint was trained without goals; pass goal=None and use guidance")
     g = torch.as_tensor(goal, dtype=torch.float32, device=device)
     g = g.unsqueeze(0) if g.ndim == 1 else g
-    if g.shape not in ((B, len(spec.goal_columns)), (1, len(spec.goal_columns))):
-        raise ValueError(f"goal must have shape (B={B}, {len(spec.goal_columns)}), got {tuple(g.shape)}")
+    if g.shape not in ((B, spec.goal_width), (1, spec.goal_width)):
+        last = ", the return that is wanted last" if spec.returns else ""
+        raise ValueError(f"goal must have shape (B={B}, {spec.goal_width}){last}, got {tuple(g.shape)}")
     if not bool(torch.isfinite(g).all()):
         raise ValueError("goal holds NaN or infinity; pass None if no goal is known")
     return g.expand(B, -1)
@@ -183,7 +184,7 @@ def read_known(
     spec: TokenSpec, norm: Normalizer, alpha_bar: Tensor, device: torch.device, obs: Any, goal: Any, level: Any,
     noise: Any, history: History | None,
 ) -> tuple[Context, Tensor | None]:  # fmt: skip
-    """Check what is known and turn it into tokens; returns them and the goals (B, G).
+    """Check what is known and turn it into tokens; returns them and the goals (B, G), without returns.
 
     Raises:
         ValueError: If a shape, a level or a number is wrong.
@@ -195,4 +196,6 @@ def read_known(
     measured = check_finite(measured, k, levels)
     goals = check_goal(spec, goal, B, device)
     past = check_history(spec, history, B, levels, device)
-    return build_context(spec, norm, alpha_bar, measured, k, goals, past), goals
+    context = build_context(spec, norm, alpha_bar, measured, k, goals, past)
+    places = len(spec.goal_columns)
+    return context, goals[:, :places] if goals is not None and places else None

@@ -21,8 +21,9 @@ from dfplan.sampler import LogCost, Samples, sample
 from dfplan.schedule import make_schedule, start_below
 from dfplan.selection import Score, arrival_steps, best, feasible, select, values
 from dfplan.steering import Steering
-from dfplan.tokens import CONTEXT, STATE, Normalizer, TokenSpec, unpack_actions
+from dfplan.tokens import CONTEXT, STATE, Normalizer, TokenSpec, unpack_actions, unpack_rewards
 from dfplan.tree import TreeConfig
+from dfplan.value.worth import worth
 
 
 @dataclass(frozen=True)
@@ -287,6 +288,9 @@ def choose(s: Setting, walk: Walk, drawn: Drawn, goal: Tensor | None, generator:
     c, states = len(given.tokens), states_of(s, given, out.x)
     arrival, possible = judge(s, states, goal)
     value = drawn.value if walk.score is None or drawn.value is not None else values(walk.score, states)
+    if value is None and not spec.goal_columns:
+        tokens = torch.cat([given.tokens, CONTEXT + torch.arange(out.x.shape[1] - c)])
+        value = worth(spec, s.norm, walk.steering.value, out.x, out.S[-1], tokens, c)
     calls, actions, surprises = drawn.calls, None, None
     if value is None:
         columns = spec.goal_columns or tuple(range(spec.obs_dim))
@@ -304,8 +308,10 @@ def choose(s: Setting, walk: Walk, drawn: Drawn, goal: Tensor | None, generator:
     return {
         "states": states, "arrival": arrival, "possible": possible, "chosen": chosen, "actions": actions,
         "calls": calls, "S": out.S, "surprises": surprises,
+        "rewards": unpack_rewards(spec, s.norm, out.x[chosen, c:]) if spec.rewards else None,
         "trace": None if out.trace is None else states_of(s, given, out.trace),
-        "score": -arrival[chosen] if walk.score is None or value is None else value[chosen].float(),
+        "score": -arrival[chosen] if value is None or (goal is not None and walk.score is None)
+        else value[chosen].float(),
     }  # fmt: skip
 
 
@@ -390,4 +396,5 @@ def join(s: Setting, rows: list[dict[str, Any]], goal: Tensor | None, seconds: f
         seconds=seconds,
         search=tuple(r["search"] for r in rows) if "search" in first else None,
         surprise=None if first.get("surprises") is None else stack("surprises"),
+        rewards=None if first.get("rewards") is None else stack("rewards"),
     )

@@ -25,7 +25,7 @@ class Steering:
     Attributes:
         monte_carlo: Futures over which the gradient of the guidance is averaged; None takes the predicted one.
         value: A learned return whose gradient is added, or None.
-        value_scale: Its strength, in 1 / return.
+        value_scale: Its strength, in 1 / return; 0 leaves sampling alone, and the learned return only chooses.
         goal_weight: How closely the goal token is followed: 1 as the model does, more or less by composing the
             predictions with and without it (classifier-free guidance), at twice the cost.
         scales: What the guidance is multiplied by, candidate by candidate, in turn; empty is 1 for all. With several
@@ -46,13 +46,18 @@ class Steering:
         if self.scales:
             check_scales(self.scales)
 
+    @classmethod
+    def towards(cls, value: ValueModel | None, scale: float) -> Steering:
+        """Steer by a learned return, if there is one; ``scale`` is in 1 / its standard deviation in training."""
+        return cls() if value is None else cls(value=value, value_scale=scale / float(value.std))
+
     def denoiser(self, model: Denoiser, alpha_bar: Tensor) -> Denoiser:
         """Return the denoiser that follows the goal as closely as is wanted."""
         return model if self.goal_weight == 1 else classifier_free(model, (GOAL,), self.goal_weight, alpha_bar)
 
     def noisy_log_cost(self, tokens: Tensor) -> LogCost | None:
         """Return the learned return as a cost of the noisy tokens at positions ``tokens``."""
-        if self.value is None:
+        if self.value is None or self.value_scale == 0:
             return None
         from dfplan.value import ValueGuidance
 

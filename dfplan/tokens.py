@@ -1,4 +1,4 @@
-"""What a token is: the layout of a sequence, who may look at whom, and the normaliser.
+"""What a token is: the layout of a sequence, who may look at whom.
 
 A sequence is ``[state, goal, future 1..H, action chunk 1..H]``. The *state* is the measured observation, the *goal* is
 an optional clean token (level K means that no goal is known), each *future* token stands for ``stride`` environment
@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from dfplan.errors import unknown_name
+from dfplan.normalizer import Normalizer as Normalizer  # seen from here by those who use tokens
 
 KINDS = ("path", "bundle", "interleaved")
 CONTEXT = 2  # the state token and the goal token
@@ -49,6 +50,8 @@ class TokenSpec:
         goal_columns: Observation columns that make up a goal; empty if the task has none.
         rest_columns: Observation columns that are 0 when the system rests (velocities).
         rewards: Whether bundles hold rewards.
+        returns: Whether the goal token holds the return that is wanted (`dfplan.returns`), behind a goal if there is
+            one.
         history: h, past observations and past action chunks, ``stride`` steps apart; of the kind ``interleaved`` only.
     """
 
@@ -62,6 +65,7 @@ class TokenSpec:
     rest_columns: tuple[int, ...] = (2, 3)
     rewards: bool = False
     history: int = 0
+    returns: bool = False
 
     def __post_init__(self) -> None:
         for name in ("obs_dim", "act_dim", "stride", "horizon"):
@@ -104,8 +108,23 @@ class TokenSpec:
 
     @property
     def width(self) -> int:
-        """D: observations, then rewards, then actions."""
-        return self.obs_columns + (self.stride if self.rewards else 0) + self.act_columns
+        """D: observations, then rewards, then the return, then actions."""
+        return self.obs_columns + (self.stride if self.rewards else 0) + int(self.returns) + self.act_columns
+
+    @property
+    def goal_width(self) -> int:
+        """Numbers that the goal token is made of: the goal's, then the return."""
+        return len(self.goal_columns) + int(self.returns)
+
+    @property
+    def reward_slice(self) -> slice:
+        """Columns of the rewards of a token; empty if there are none."""
+        return slice(self.obs_columns, self.return_column)
+
+    @property
+    def return_column(self) -> int:
+        """Column of the return in the goal token, if there is one."""
+        return self.obs_columns + (self.stride if self.rewards else 0)
 
     @property
     def plan_tokens(self) -> int:
@@ -144,8 +163,11 @@ class TokenSpec:
         mask[STATE, self.obs_slice] = True
         first = self.obs_columns - self.obs_dim
         mask[GOAL, [first + c for c in self.goal_columns]] = True
+        if self.returns:
+            mask[GOAL, self.return_column] = True
         if self.kind == "bundle":
-            mask[CONTEXT:] = True
+            mask[CONTEXT:, : self.return_column] = True
+            mask[CONTEXT:, self.act_slice] = True
             return mask
         first_past = self.past_tokens
         mask[CONTEXT : self.plan_tokens, self.obs_slice] = True
@@ -181,8 +203,9 @@ class TokenSpec:
         return allowed
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
+        """Return plain JSON values; without returns there is no entry for them, so that old runs resume."""
+        values = asdict(self)
+        return values if self.returns else {n: v for n, v in values.items() if n != "returns"}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TokenSpec:
@@ -190,84 +213,6 @@ class TokenSpec:
         return cls(
             **{**values, "goal_columns": tuple(values["goal_columns"]), "rest_columns": tuple(values["rest_columns"])}
         )
-
-
-@dataclass(frozen=True)
-class Normalizer:
-    """Shift and scale observations and actions to zero mean and unit variance; computed from data, never typed.
-
-    Attributes:
-        obs_mean: float32 (O,).
-        obs_std: float32 (O,).
-        act_mean: float32 (A,).
-        act_std: float32 (A,).
-        max_move: float32 (O,), largest change of each observation column over one token (``stride`` steps) in the data.
-    """
-
-    obs_mean: Tensor
-    obs_std: Tensor
-    act_mean: Tensor
-    act_std: Tensor
-    max_move: Tensor
-
-    @classmethod
-    def fit(cls, observations: Tensor, actions: Tensor, max_move: Tensor) -> Normalizer:
-        """Compute the statistics of observations (n, O) and actions (m, A).
-
-        A column whose standard deviation is below 1e-6 of its size (or is 0) is only shifted: dividing by it would
-        blow up.
-
-        Raises:
-            ValueError: If there are no rows or a value is not finite.
-        """
-        for name, value in (("observations", observations), ("actions", actions)):
-            if value.ndim != 2 or len(value) == 0:
-                raise ValueError(f"{name} must have shape (n, width) with n > 0, got {tuple(value.shape)}")
-            if not bool(torch.isfinite(value).all()):
-                raise ValueError(f"{name} hold NaN or infinity; clean the data set first")
-
-        def stats(x: Tensor) -> tuple[Tensor, Tensor]:
-            mean, std = x.double().mean(0), x.double().std(0, unbiased=False)
-            std = torch.where(std > 1e-6 * mean.abs().clamp_min(1.0), std, torch.ones_like(std))
-            return mean.float(), std.float()
-
-        return cls(*stats(observations), *stats(actions), max_move.float())
-
-    def obs(self, observations: Tensor) -> Tensor:
-        """Normalise observations (..., O)."""
-        return (observations - self.obs_mean.to(observations)) / self.obs_std.to(observations)
-
-    def obs_back(self, normalised: Tensor) -> Tensor:
-        """Undo ``obs``."""
-        return normalised * self.obs_std.to(normalised) + self.obs_mean.to(normalised)
-
-    def act(self, actions: Tensor) -> Tensor:
-        """Normalise actions (..., A)."""
-        return (actions - self.act_mean.to(actions)) / self.act_std.to(actions)
-
-    def act_back(self, normalised: Tensor) -> Tensor:
-        """Undo ``act``."""
-        return normalised * self.act_std.to(normalised) + self.act_mean.to(normalised)
-
-    def to_dict(self) -> dict[str, list[float]]:
-        """Return plain JSON values."""
-        return {name: [float(v) for v in value] for name, value in vars(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, list[float]]) -> Normalizer:
-        """Rebuild from ``to_dict``.
-
-        Raises:
-            ValueError: If an entry is missing or a standard deviation is not positive.
-        """
-        names = ("obs_mean", "obs_std", "act_mean", "act_std", "max_move")
-        missing = [n for n in names if n not in values]
-        if missing:
-            raise ValueError(f"normalizer lacks {missing}; it needs {list(names)}")
-        out = cls(*(torch.tensor(values[n], dtype=torch.float32) for n in names))
-        if not bool((out.obs_std > 0).all() and (out.act_std > 0).all()):
-            raise ValueError("normalizer has a standard deviation that is not positive; compute it again from the data")
-        return out
 
 
 def pack(
@@ -286,7 +231,7 @@ def pack(
         norm: The statistics.
         obs: Observations (B, H*F + 1, O).
         act: Actions (B, H*F, A).
-        goal: Goals (B, G) in environment units, G = len(spec.goal_columns).
+        goal: Goals (B, G) in environment units, G = ``spec.goal_width``: the goal, then the return.
         rewards: (B, H*F), needed if ``spec.rewards``.
         past: Observations (B, h, O) and actions (B, h*F, A) before the window, oldest first, needed if
             ``spec.history``.
@@ -301,7 +246,7 @@ def pack(
     expected = {
         "obs": (obs, (B, L + 1, spec.obs_dim)),
         "act": (act, (B, L, spec.act_dim)),
-        "goal": (goal, (B, len(spec.goal_columns))),
+        "goal": (goal, (B, spec.goal_width)),
     }
     for name, (value, shape) in expected.items():
         if tuple(value.shape) != shape:
@@ -325,17 +270,21 @@ def pack(
     if spec.rewards:
         if rewards is None:
             raise ValueError("this layout holds rewards; pass rewards (B, H*F)")
-        x0[:, future, spec.obs_columns : spec.obs_columns + spec.stride] = rewards.reshape(B, spec.horizon, spec.stride)
+        x0[:, future, spec.reward_slice] = norm.reward(rewards).reshape(B, spec.horizon, spec.stride)
     return x0
 
 
 def goal_token(spec: TokenSpec, norm: Normalizer, goal: Tensor) -> Tensor:
-    """Build the normalised goal token (B, D) from goals (B, G) in environment units."""
+    """Build the normalised goal token (B, D) from goals (B, G) in environment units, a return last if there is one."""
     out = goal.new_zeros(len(goal), spec.width)
     first = spec.obs_columns - spec.obs_dim
     columns = list(spec.goal_columns)
     mean, std = norm.obs_mean.to(goal)[columns], norm.obs_std.to(goal)[columns]
-    out[:, [first + c for c in columns]] = (goal - mean) / std
+    out[:, [first + c for c in columns]] = (goal[:, : len(columns)] - mean) / std
+    if spec.returns:
+        if norm.returns is None:
+            raise ValueError("this layout holds returns but the statistics do not; compute them again from the data")
+        out[:, spec.return_column] = (goal[:, -1] - norm.returns.mean) / norm.returns.std
     return out
 
 
@@ -374,3 +323,8 @@ def unpack_actions(spec: TokenSpec, norm: Normalizer, chunks: Tensor) -> Tensor:
     """Read the actions (..., n*F, A) of n consecutive action-bearing tokens (..., n, D)."""
     flat = chunks[..., spec.act_slice]
     return norm.act_back(flat.reshape(*flat.shape[:-2], flat.shape[-2] * spec.stride, spec.act_dim))
+
+
+def unpack_rewards(spec: TokenSpec, norm: Normalizer, bundles: Tensor) -> Tensor:
+    """Read the rewards (..., n*F) of n consecutive bundles (..., n, D)."""
+    return norm.reward_back(bundles[..., spec.reward_slice]).flatten(-2)

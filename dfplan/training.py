@@ -235,7 +235,9 @@ def _train(
         loss_module = nn.parallel.DistributedDataParallel(loss_module, find_unused_parameters=False)
     optimizer = make_optimizer(model, config)
     ema = {n: p.detach().clone() for n, p in model.named_parameters()}
-    identity = {**config.to_dict(), "tokens": spec.to_dict(), "statistics": tensor_digest(vars(norm))[:12]}
+    identity = {**config.to_dict(), "tokens": spec.to_dict(), "statistics": tensor_digest(norm.tensors())[:12]}
+    if norm.returns is not None:
+        identity["returns"] = norm.returns.to_dict()
     step = load_state(folder / "state", model, optimizer, ema, identity) if resumed else 0
     meta = {**(provenance or {}), "training": config.to_dict()}
     checkpoint = Checkpoint(name, env, model, spec, norm, planner or {}, meta)

@@ -7,7 +7,7 @@ padded likewise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dfplan.returns import ReturnStats, discounted_returns
 from dfplan.tokens import CONTEXT, GOAL, STATE, Normalizer, TokenSpec, pack
 
 FloatArray = NDArray[np.float32]
@@ -44,6 +45,11 @@ class EpisodeArrays(Protocol):
         ...
 
 
+def terminated_of(episodes: EpisodeArrays) -> NDArray[np.bool_] | None:
+    """Return which episodes (E,) ended by termination, None if the data do not say."""
+    return getattr(episodes, "terminated", None)
+
+
 @dataclass(frozen=True)
 class Batch:
     """Hold normalised tokens and what counts in the loss.
@@ -59,8 +65,13 @@ class Batch:
     valid: Tensor
 
 
-def fit_normalizer(episodes: EpisodeArrays, stride: int) -> Normalizer:
+def fit_normalizer(episodes: EpisodeArrays, stride: int, *, discount: float | None = None) -> Normalizer:
     """Compute means, standard deviations and the largest move of each column over ``stride`` steps inside an episode.
+
+    Args:
+        episodes: The data.
+        stride: F, environment steps per token.
+        discount: Of returns, per step; None leaves rewards and returns out.
 
     Raises:
         ValueError: If no episode is longer than ``stride`` steps, or a value is not finite.
@@ -75,7 +86,11 @@ def fit_normalizer(episodes: EpisodeArrays, stride: int) -> Normalizer:
             f"no episode is longer than the stride of {stride} steps; the longest has {int(lengths.max(initial=0))}"
         )
     moves = (obs[stride:] - obs[:-stride]).abs()[same]
-    return Normalizer.fit(obs, act, moves.max(0).values)
+    norm = Normalizer.fit(obs, act, moves.max(0).values)
+    if discount is None:
+        return norm
+    returns = discounted_returns(episodes.rewards, lengths, terminated_of(episodes), discount)
+    return replace(norm, returns=ReturnStats.fit(np.asarray(episodes.rewards), returns, discount))
 
 
 class WindowSampler:
@@ -84,14 +99,15 @@ class WindowSampler:
     Every observation but the last of each episode is an equally likely start. The goal is the end of the episode with
     probability ``end_goal`` (if it lies within the horizon), else an observation 1 to H*F steps ahead in the same
     episode, uniformly. A share ``no_goal`` of the windows has no goal: they are not cut at a contact, so their states
-    and actions obey the dynamics throughout.
+    and actions obey the dynamics throughout. In a layout with returns the goal token holds the return of the start
+    (`dfplan.returns`) and is hidden in that share; without a goal no window is cut.
 
     Args:
         episodes: The data.
         spec: The layout.
         norm: The statistics.
         end_goal: Share of the windows with a goal whose goal is where the episode ended.
-        no_goal: Share of windows without a goal; 1 if the layout has none.
+        no_goal: Share of windows without a goal (and return); 1 if the layout has neither.
         begin: Share of the windows that start where their episode does, so that far goals are not rare.
 
     Raises:
@@ -109,7 +125,7 @@ class WindowSampler:
         begin: float = 0.0,
     ) -> None:
         self.spec, self.norm, self.end_goal, self.begin = spec, norm, end_goal, begin
-        self.no_goal = no_goal if spec.goal_columns else 1.0
+        self.no_goal = no_goal if spec.goal_width else 1.0
         for name, array, width in (
             ("observations", episodes.observations, spec.obs_dim),
             ("actions", episodes.actions, spec.act_dim),
@@ -124,6 +140,7 @@ class WindowSampler:
                 f"no episode is as long as a token of {spec.stride} steps; the longest has {lengths.max(initial=0)}"
             )
         self._obs, self._act, self._rew = episodes.observations, episodes.actions, episodes.rewards
+        self._returns = self._start_returns(episodes, lengths)
         episode = np.repeat(np.arange(len(lengths)), lengths)
         action_start = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         self._offset = np.arange(int(lengths.sum())) - action_start[episode]  # step inside the episode, per transition
@@ -131,6 +148,14 @@ class WindowSampler:
         self._left = lengths[episode] - self._offset  # transitions left, this one included
         self._first = np.flatnonzero(self._offset == 0)
         self._long = np.flatnonzero(self._left >= spec.stride)  # starts from which at least one token is whole
+
+    def _start_returns(self, episodes: EpisodeArrays, lengths: NDArray[np.int64]) -> FloatArray | None:
+        """Compute the return of every start, if the layout holds returns."""
+        if not self.spec.returns:
+            return None
+        if self.norm.returns is None:
+            raise ValueError("this layout holds returns; fit the normaliser with discount=")
+        return discounted_returns(episodes.rewards, lengths, terminated_of(episodes), self.norm.returns.discount)
 
     def __len__(self) -> int:
         """Count the possible starts."""
@@ -147,13 +172,14 @@ class WindowSampler:
             A `Batch`; the same generator state gives the same windows.
         """
         known = rng.random(batch) >= self.no_goal
-        start = np.where(known, rng.integers(0, len(self), batch), self._long[rng.integers(0, len(self._long), batch)])
+        cut = known & bool(self.spec.goal_columns)
+        start = np.where(cut, rng.integers(0, len(self), batch), self._long[rng.integers(0, len(self._long), batch)])
         if self.begin > 0:
             first = self._first[rng.integers(0, len(self._first), batch)]
-            start = np.where(known & (rng.random(batch) < self.begin), first, start)
+            start = np.where(cut & (rng.random(batch) < self.begin), first, start)
         reach = np.minimum(self._left[start], self.spec.steps)
         to_end = (rng.random(batch) < self.end_goal) & (self._left[start] <= self.spec.steps)
-        ahead = np.where(to_end | ~known, reach, rng.integers(1, reach + 1))
+        ahead = np.where(to_end | ~cut, reach, rng.integers(1, reach + 1))
         return self.window(start, ahead, known)
 
     def window(self, start: NDArray[np.int64], ahead: NDArray[np.int64], known: NDArray[np.bool_]) -> Batch:
@@ -162,23 +188,26 @@ class WindowSampler:
         Args:
             start: int64 (B,), the transitions at which they begin.
             ahead: int64 (B,), steps until the goal is met, or until the window ends if it has no goal.
-            known: bool (B,), whether there is a goal.
+            known: bool (B,), whether the goal token is known.
         """
         spec = self.spec
+        cut = known & bool(spec.goal_columns)
         step = np.arange(spec.steps + 1)[None, :]
         obs = self._obs[self._obs_row[start][:, None] + np.minimum(step, ahead[:, None])]
         transition = start[:, None] + np.minimum(step[:, :-1], ahead[:, None] - 1)
         over = step[:, 1:] > ahead[:, None]
         act = np.where(over[..., None], np.float32(0), self._act[transition])
         goal = obs[:, -1][:, list(spec.goal_columns)]
-        resting = (known[:, None] & (step >= ahead[:, None]))[..., None]
+        if self._returns is not None:
+            goal = np.concatenate([goal, self._returns[start][:, None]], axis=1)
+        resting = (cut[:, None] & (step >= ahead[:, None]))[..., None]
         obs = np.where(resting & np.isin(np.arange(spec.obs_dim), spec.rest_columns), np.float32(0), obs)
         past_obs, past_act, lived = self._past(start)
         arrays = (obs, act, goal, self._rew[transition], past_obs, past_act)
         o, a, g, r, *past = (torch.from_numpy(np.ascontiguousarray(v)) for v in arrays)
         x0 = pack(spec, self.norm, o, a, g, r, (past[0], past[1]))
         ended = torch.from_numpy(over).reshape(len(start), spec.horizon, spec.stride).any(-1)
-        return self._weigh(x0, ended, torch.from_numpy(known), torch.from_numpy(lived))
+        return self._weigh(x0, ended, torch.from_numpy(known), torch.from_numpy(cut), torch.from_numpy(lived))
 
     def _past(self, start: NDArray[np.int64]) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
         """Cut histories: observations (B, h, O), actions (B, h*F, A), and which of the h lie in the episode (B, h)."""
@@ -191,13 +220,14 @@ class WindowSampler:
         act = self._act[start[:, None] - np.where(known, steps, 0)]
         return np.where(lived[..., None], obs, np.float32(0)), np.where(known[..., None], act, np.float32(0)), lived
 
-    def _weigh(self, x0: Tensor, ended: Tensor, known: Tensor, lived: Tensor) -> Batch:
+    def _weigh(self, x0: Tensor, ended: Tensor, known: Tensor, cut: Tensor, lived: Tensor) -> Batch:
         """Mark padding.
 
         Args:
             x0: The tokens (B, T, D).
             ended: bool (B, H), which future tokens go past the contact or the end.
-            known: bool (B,), which windows have a goal.
+            known: bool (B,), in which windows the goal token is known.
+            cut: bool (B,), which windows end at a goal.
             lived: bool (B, h), which past tokens lie in the episode.
 
         With a goal, future tokens go on as the goal at rest; separate action tokens end, since rest there is only a
@@ -207,7 +237,7 @@ class WindowSampler:
         spec = self.spec
         valid = torch.ones(x0.shape[:2], dtype=torch.bool)
         valid[:, GOAL] = known
-        valid[:, CONTEXT : spec.plan_tokens] = ~ended | known[:, None]
+        valid[:, CONTEXT : spec.plan_tokens] = ~ended | cut[:, None]
         if spec.chunked:
             valid[:, spec.plan_tokens : spec.past_tokens] = ~ended
         valid[:, spec.past_tokens :] = lived.repeat(1, 2)

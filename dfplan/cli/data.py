@@ -1,83 +1,42 @@
-"""`dfplan data`: make, import, fetch, list and show data. Heavy packages are imported inside the commands."""
+"""`dfplan data`: make, collect, import, fetch, mix, filter, list and show data. Heavy imports are inside."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from dfplan.data import Episodes
+from dfplan.cli.data_collect import collect_command
+from dfplan.cli.data_common import (
+    AuthorOption,
+    EmailOption,
+    IdOption,
+    JsonFlag,
+    MinariFlag,
+    NpzOption,
+    OverwriteFlag,
+    authors,
+    check_outputs,
+    progress_bar,
+    report,
+    say,
+    stops_cleanly,
+    write_outputs,
+)
+from dfplan.cli.data_mix import filter_command, mix_command
 
-app = typer.Typer(no_args_is_help=True, help="Make, import, fetch, list and show data.")
+app = typer.Typer(no_args_is_help=True, help="Make, collect, import, fetch, mix, filter, list and show data.")
 
-Advance = Callable[..., None]
+app.command("collect")(collect_command)
+app.command("mix")(mix_command)
+app.command("filter")(filter_command)
+
 TEXT_CELLS, PICTURE_CELLS = 2.0, 10.0
-
-JsonFlag = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object to standard output and nothing else there.")
-]
-IdOption = Annotated[
-    str | None, typer.Option("--id", help="Id of the Minari dataset, (namespace/)name-vN.", metavar="ID")
-]
-NpzOption = Annotated[
-    Path | None, typer.Option("--npz", help="Also write the compact file that needs NumPy only.", metavar="FILE.npz")
-]
-MinariFlag = Annotated[
-    bool, typer.Option("--minari/--no-minari", help="Write a Minari dataset (needs dfplan[minari]).")
-]
-OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-AuthorOption = Annotated[str, typer.Option(help="Stored in the Minari dataset.")]
-EmailOption = Annotated[str | None, typer.Option(help="Stored in the Minari dataset.")]
-
-
-@contextmanager
-def stops_cleanly() -> Iterator[None]:
-    """Let a termination signal end the command as Ctrl-C does, so that unfinished files are removed."""
-    try:
-        before = signal.signal(signal.SIGTERM, _terminate)
-    except ValueError:  # not the main thread: signals belong to somebody else
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
-
-
-@contextmanager
-def progress_bar(label: str, total: int | None, unit: str = "steps") -> Iterator[Advance]:
-    """Show a bar with rate and remaining time on standard error; yield the function that advances it.
-
-    That function takes the amount, and the total where it was not known before.
-    """
-    from tqdm import tqdm
-
-    pause_s = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants fewer lines
-    with tqdm(total=total, desc=label, unit=unit, unit_scale=True, file=sys.stderr, mininterval=pause_s) as bar:
-
-        def advance(amount: int, found_total: int | None = None) -> None:
-            bar.total = bar.total or found_total
-            bar.update(amount)
-
-        yield advance
 
 
 @app.command()
@@ -105,7 +64,7 @@ def make(
     with stops_cleanly():
         if env.startswith("pointmaze-"):
             _make_pointmaze(
-                env, steps, seed, dataset_id, npz, minari, overwrite, _authors(author, author_email), as_json
+                env, steps, seed, dataset_id, npz, minari, overwrite, authors(author, author_email), as_json
             )
             return
         from dfplan.cli.data_make import describe_env, make_episodes
@@ -114,7 +73,7 @@ def make(
         rows = tuple(maze.read_text().split()) if maze is not None else None
         env_id = describe_env(env, rows)[0]
         dataset_id = dataset_id or make_id(env_id, noisy)
-        _check_outputs(dataset_id, minari, npz, overwrite)
+        check_outputs(dataset_id, minari, npz, overwrite)
         with progress_bar(f"simulate {env_id}", steps) as advance:
             episodes, spec = make_episodes(
                 env, steps, seed=seed, noisy=noisy, workers=workers or cores(), maze=rows, progress=advance
@@ -124,7 +83,7 @@ def make(
         about = {
             "description": f"{env_id}: {episodes.meta['recipe']}. Rewards: {episodes.meta['reward']}.",
             "algorithm_name": "waypoint PD controller" + (" with action noise N(0, 0.5^2)" if noisy else ""),
-            **_authors(author, author_email),
+            **authors(author, author_email),
         }
         written = write_outputs(episodes, dataset_id, minari, npz, overwrite, spec, about)
         report(episodes, {**written, "seconds": round(time.perf_counter() - begin, 3)}, as_json)
@@ -132,21 +91,21 @@ def make(
 
 def _make_pointmaze(
     name: str, steps: int, seed: int, dataset_id: str | None, npz: Path | None, minari: bool, overwrite: bool,
-    authors: dict[str, Any], as_json: bool,
+    who: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
     from dfplan.cli.data_ogbench import make_pointmaze
     from dfplan_envs.ogbench import find_dataset
 
     begin, base = time.perf_counter(), find_dataset(name).name
     dataset_id = dataset_id or f"ogbench/{base}-v0"
-    _check_outputs(dataset_id, minari, npz, overwrite)
+    check_outputs(dataset_id, minari, npz, overwrite)
     with progress_bar(f"simulate {base}", steps) as advance:
         episodes, spec = make_pointmaze(base, steps, seed=seed, progress=advance)
     episodes.meta["command"] = f"dfplan data make {base} --steps {steps} --seed {seed}"
     about = {
         "description": f"{episodes.meta['recipe']}. Rewards: {episodes.meta['reward']}.",
         "algorithm_name": "direction to the next cell's centre with action noise N(0, 0.5^2)",
-        **authors,
+        **who,
     }
     written = write_outputs(episodes, dataset_id, minari, npz, overwrite, spec, about)
     report(episodes, {**written, "seconds": round(time.perf_counter() - begin, 3)}, as_json)
@@ -155,10 +114,20 @@ def _make_pointmaze(
 @app.command("import")
 def import_file(
     file: Annotated[Path, typer.Argument(help="One of D4RL's HDF5 files.", metavar="FILE.hdf5")],
-    env: Annotated[str | None, typer.Option(help="Environment id.", show_default="from D4RL's file name")] = None,
+    env: Annotated[
+        str | None, typer.Option(help="Environment id, or D4RL's name.", show_default="from D4RL's file name")
+    ] = None,
     rewards: Annotated[
-        str, typer.Option(help="Which observation rewards[t] scores: 'same' row (D4RL's maze2d files) or the 'next'.")
-    ] = "same",
+        str | None,
+        typer.Option(help="Which observation rewards[t] scores: 'same' row or the 'next'.", show_default="by the kind"),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help="How rows are read: tour (maze2d), steps (locomotion, adroit), antmaze, kitchen.",
+            show_default="by the environment or the file",
+        ),
+    ] = None,
     relabel: Annotated[bool, typer.Option("--relabel", help="Replace rewards by those of the environment.")] = False,
     dataset_id: IdOption = None,
     npz: NpzOption = None,
@@ -171,21 +140,21 @@ def import_file(
     """Turn one of D4RL's HDF5 files into the same form: real transitions, rewards on the state after the step."""
     with stops_cleanly():
         from dfplan.cli.data_import import import_d4rl
-        from dfplan.data.d4rl import env_of_file
+        from dfplan.data.d4rl_names import env_of_file
 
         begin = time.perf_counter()
         known = env if env is not None else env_of_file(file)
         dataset_id = dataset_id or f"d4rl-hdf5/{known or import_name(file)}"
-        _check_outputs(dataset_id, minari, npz, overwrite)
-        episodes, spec, warning = import_d4rl(file, known, rewards, relabel)
+        check_outputs(dataset_id, minari, npz, overwrite)
+        episodes, spec, warning = import_d4rl(file, known, rewards, relabel, kind)
         if warning:
-            _say(f"warning: {warning}")
+            say(f"warning: {warning}")
         episodes.meta["command"] = f"dfplan data import {file.name}"
         about = {
             "description": f"D4RL's {file.name}; transitions that are not real left out, "
             "rewards score the state after the step.",
-            "algorithm_name": "waypoint PD controller",
-            **_authors(author, author_email),
+            "algorithm_name": "waypoint PD controller" if episodes.meta["file_format"] == "d4rl-hdf5" else "see D4RL",
+            **authors(author, author_email),
         }
         written = write_outputs(episodes, dataset_id, minari, npz, overwrite, spec, about)
         report(episodes, {**written, "seconds": round(time.perf_counter() - begin, 3)}, as_json)
@@ -196,15 +165,15 @@ def fetch(
     name: Annotated[
         str,
         typer.Argument(
-            help="D4RL's maze2d-large, OGBench's pointmaze-large-stitch-v0, or a Minari id: D4RL/pointmaze/large-v2."
+            help="D4RL's maze2d-large or hopper-medium-v2, OGBench's pointmaze-large-stitch-v0, or a Minari id."
         ),
     ],
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Download public data: one of D4RL's maze2d files or OGBench's pointmaze sets, or one from Minari's remote."""
+    """Download public data: one of D4RL's files or OGBench's pointmaze sets, or one from Minari's remote."""
     with stops_cleanly():
-        from dfplan.data.d4rl import resolve_d4rl
+        from dfplan.data.d4rl_names import resolve_d4rl
         from dfplan.data.fetch import fetch_d4rl, fetch_minari, fetch_ogbench
 
         if name.startswith("pointmaze-"):
@@ -234,7 +203,7 @@ def list_data(as_json: JsonFlag = False) -> None:
             found = list_minari()
         except ImportError as error:
             found = {}
-            _say(str(error))
+            say(str(error))
         datasets = [_dataset_row(dataset_id, metadata) for dataset_id, metadata in found.items()]
         files = cached_d4rl_files()
         if as_json:
@@ -290,80 +259,6 @@ def make_id(env_id: str, noisy: bool) -> str:
 def import_name(file: Path) -> str:
     """Return a dataset name for a file of any name."""
     return re.sub(r"[^-_A-Za-z0-9]+", "-", file.stem).strip("-") + "-v0"
-
-
-def _authors(author: str, email: str | None) -> dict[str, Any]:
-    return {"author": {author}, **({"author_email": {email}} if email else {})}
-
-
-def _check_outputs(dataset_id: str, minari: bool, npz: Path | None, overwrite: bool) -> None:
-    """Refuse, before any work, what could not be written after it."""
-    if not minari and npz is None:
-        raise ValueError("nothing to write: --no-minari needs --npz FILE.npz")
-    if npz is not None and npz.suffix != ".npz":
-        raise ValueError(f"an episode file must be named *.npz, got {npz.name!r}")
-    if npz is not None and npz.exists() and not overwrite:
-        raise ValueError(f"{npz} exists; pass --overwrite to replace it")
-    if minari:
-        from dfplan.data.minari_io import check_new, require_minari
-
-        check_new(dataset_id, overwrite)
-        try:
-            require_minari()
-        except ImportError as error:
-            raise ImportError(f"{error}; or write the compact file only: --no-minari --npz FILE.npz") from error
-
-
-def write_outputs(
-    episodes: Episodes,
-    dataset_id: str,
-    minari: bool,
-    npz: Path | None,
-    overwrite: bool,
-    spec: Any,
-    about: dict[str, Any],
-) -> dict[str, str]:
-    """Write the compact file and the Minari dataset, each whole or not at all; return where they are."""
-    from dfplan.data import save_npz
-
-    written: dict[str, str] = {}
-    if npz is not None:
-        written["npz"] = str(save_npz(episodes, npz))
-    if minari:
-        from dfplan.cli.data_make import versions
-        from dfplan.data.minari_io import save_minari
-
-        made_with = versions("minari", "mujoco")
-        scores = episodes.meta.get("reference_scores", {})
-        metadata = {
-            **about,
-            "code_permalink": f"dfplan {made_with['dfplan']}: {episodes.meta['command']}",
-            "requirements": ["mujoco>=3.1", "gymnasium>=1.0"],
-            **({"ref_min_score": scores["min"], "ref_max_score": scores["max"]} if scores else {}),
-        }
-        with progress_bar(f"write {dataset_id}", episodes.steps) as advance:
-            folder = save_minari(
-                episodes, dataset_id, env_spec=spec, metadata=metadata, overwrite=overwrite, progress=advance
-            )
-        written |= {"id": dataset_id, "path": str(folder)}
-    return written
-
-
-def report(episodes: Episodes, written: dict[str, Any], as_json: bool) -> None:
-    """Print what was written."""
-    facts = {**written, "episodes": len(episodes), "steps": episodes.steps, "digest": episodes.digest()}
-    if as_json:
-        typer.echo(json.dumps({**facts, "meta": episodes.meta}))
-        return
-    typer.echo(
-        f"{facts['episodes']} episodes, {facts['steps']} steps, {facts['seconds']:.1f} s, digest {facts['digest']}"
-    )
-    for key in ("id", "path", "npz"):
-        if key in written:
-            typer.echo(f"{key}: {written[key]}")
-    source = written.get("id", written.get("npz"))
-    env = episodes.meta.get("env", "ENV")
-    typer.echo(f"next: dfplan data show {source}, or train on it: dfplan train --env {env} --data {source}")
 
 
 def _dataset_row(dataset_id: str, metadata: dict[str, Any]) -> dict[str, Any]:

@@ -13,18 +13,22 @@ import dfplan_envs
 from dfplan.cli.data_make import describe_env, reward_text, score_rewards
 from dfplan.data import Episodes
 from dfplan.data.d4rl import load_d4rl
+from dfplan.data.d4rl_names import kind_of, resolve_d4rl
 
 AGREEMENT = 0.999
 
 
-def import_d4rl(file: Path, env: str | None, rewards: str, relabel: bool) -> tuple[Episodes, Any, str | None]:
+def import_d4rl(
+    file: Path, env: str | None, rewards: str | None, relabel: bool, kind: str | None = None
+) -> tuple[Episodes, Any, str | None]:
     """Read a D4RL file and describe it.
 
     Args:
         file: the file.
-        env: an environment id, or None when it is not known.
-        rewards: "same" or "next", as for `load_d4rl`.
-        relabel: replace the file's rewards by the environment's.
+        env: an environment id or a name of D4RL's, or None when it is not known.
+        rewards: "same", "next" or None, as for `load_d4rl`.
+        relabel: replace the file's rewards by the environment's; for mazes.
+        kind: how rows are read, as for `load_d4rl`; None goes by `env` or the file.
 
     Returns:
         The episodes; the Gymnasium spec or None; a warning when the file's rewards are not the environment's, or None.
@@ -37,22 +41,27 @@ def import_d4rl(file: Path, env: str | None, rewards: str, relabel: bool) -> tup
         raise ValueError(
             f"--relabel needs the environment, and {file.name} is no file name of D4RL's; pass --env maze2d-large"
         )
-    episodes = load_d4rl(file, rewards=rewards)
+    other = env is not None and _not_a_maze(env)
+    if relabel and other:
+        raise ValueError(f"--relabel is for mazes, got {env}; leave it out")
+    episodes = load_d4rl(file, rewards=rewards, kind=kind or (kind_of(env) if env is not None else None))
     with file.open("rb") as handle:
         episodes.meta["sha256"] = hashlib.file_digest(handle, "sha256").hexdigest()
     if env is None:
         return episodes, None, None
-    env_id, rows, kind, spec = describe_env(env)
+    env_id, rows, reward, spec = (resolve_d4rl(env), (), "", None) if other else describe_env(env)
     episodes.meta["env"] = env_id
     with contextlib.suppress(ValueError):
         episodes.meta["reference_scores"] = dict(zip(("min", "max"), dfplan_envs.reference_scores(env_id), strict=True))
-    expected = score_rewards(episodes, rows, kind)
+    if other:
+        return episodes, None, None
+    expected = score_rewards(episodes, rows, reward)
     if expected is None:
         return episodes, spec, None
     agreement = float(np.isclose(expected, episodes.rewards, atol=1e-3).mean())
     episodes.meta["reward_agreement"] = round(agreement, 6)
     if relabel:
-        episodes.meta["reward"] = f"relabelled: {reward_text(rows, kind)}"
+        episodes.meta["reward"] = f"relabelled: {reward_text(rows, reward)}"
         return Episodes(episodes.observations, episodes.actions, expected, episodes.lengths, episodes.meta), spec, None
     warning = None
     if agreement < AGREEMENT:
@@ -61,3 +70,11 @@ def import_d4rl(file: Path, env: str | None, rewards: str, relabel: bool) -> tup
             "them from the states, --rewards next if they score the state after the step, or another --env"
         )
     return episodes, spec, warning
+
+
+def _not_a_maze(env: str) -> bool:
+    """Tell whether a name is one of D4RL's other data sets."""
+    try:
+        return kind_of(resolve_d4rl(env)) != "tour"
+    except ValueError:
+        return False

@@ -1,8 +1,7 @@
-"""D4RL's maze2d files as episodes: their names, where they end, and what in them is not a real transition."""
+"""D4RL's files as episodes; here those of maze2d: where they end, and what in them is not a real transition."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,49 +9,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfplan.data.d4rl_file import read_d4rl
+from dfplan.data.d4rl_names import FILES, KINDS, d4rl_dataset_dir, env_of_file, kind_of, resolve_d4rl
+from dfplan.data.d4rl_steps import REWARDS, cut_steps
 from dfplan.data.episodes import Episodes
 from dfplan.errors import unknown_name
 
-BASE_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/maze2d/"
+__all__ = ["FILES", "KINDS", "d4rl_dataset_dir", "env_of_file", "load_d4rl", "resolve_d4rl"]
+
 REWARD_ROWS = ("same", "next")
+MAZE2D_WIDTH = 4  # (x, y, vx, vy)
 
 
-def _files() -> dict[str, str]:
-    names = {"maze2d-open-v0": "maze2d-open-sparse.hdf5", "maze2d-open-dense-v0": "maze2d-open-dense.hdf5"}
-    for maze in ("umaze", "medium", "large", "eval-umaze", "eval-medium", "eval-large"):
-        names[f"maze2d-{maze}-v1"] = f"maze2d-{maze}-sparse-v1.hdf5"
-        names[f"maze2d-{maze}-dense-v1"] = f"maze2d-{maze}-dense-v1.hdf5"
-    return names
+def load_d4rl(path: str | Path, *, rewards: str | None = None, kind: str | None = None) -> Episodes:
+    """Read one of D4RL's files as episodes of real transitions, with rewards aligned to the environment's.
 
-
-FILES: dict[str, str] = _files()
-"""D4RL's file name by environment id."""
-
-
-def resolve_d4rl(name: str) -> str:
-    """Return the environment id that `name` means, with its version added where it is missing.
+    Args:
+        path: the file.
+        rewards: "same" when rewards[t] scores observations[t], as in D4RL's maze2d and kitchen files; "next" when it
+            scores the state after the step, as in the others; None goes by the kind.
+        kind: how rows are read, "tour" (maze2d), "steps" (locomotion, adroit), "antmaze" or "kitchen"; None goes by
+            D4RL's file name, and for other names by what the file holds.
 
     Raises:
-        ValueError: for a name that D4RL has no maze2d file for; names the nearest.
+        FileNotFoundError: when there is no such file.
+        ValueError: when the file breaks the format, or nothing in it says where episodes end.
     """
-    for candidate in (name, f"{name}-v1", f"{name}-v0"):
-        if candidate in FILES:
-            return candidate
-    raise unknown_name("D4RL maze2d dataset", name, FILES)
+    for what, given, options in (("rewards", rewards, REWARD_ROWS), ("kind", kind, KINDS)):
+        if given is not None and given not in options:
+            raise unknown_name(what, given, options)
+    source = Path(path)
+    arrays = read_d4rl(source)
+    name = env_of_file(source)
+    kind = kind or _kind(name, arrays)
+    if kind == "tour":
+        episodes = _cut_tour(source, arrays, rewards or "same")
+    else:
+        episodes = cut_steps(source, arrays, kind, rewards or REWARDS[kind])
+    if name is not None:
+        episodes.meta["env"] = name
+    return episodes
 
 
-def env_of_file(path: str | Path) -> str | None:
-    """Return the environment id that D4RL's file name stands for, or None for another name."""
-    return next((env for env, name in FILES.items() if name == Path(path).name), None)
+def _kind(name: str | None, arrays: dict[str, NDArray[Any]]) -> str:
+    if name is not None:
+        return kind_of(name)
+    tour = arrays["observations"].shape[1] == MAZE2D_WIDTH and "next_observations" not in arrays
+    return "tour" if tour else "steps"
 
 
-def d4rl_dataset_dir() -> Path:
-    """Return D4RL's cache folder: the environment variable D4RL_DATASET_DIR, else ~/.d4rl/datasets."""
-    return Path(os.environ.get("D4RL_DATASET_DIR") or Path.home() / ".d4rl" / "datasets")
-
-
-def load_d4rl(path: str | Path, *, rewards: str = "same") -> Episodes:
-    """Read a D4RL maze2d file as episodes of real transitions, with rewards aligned to the environment's.
+def _cut_tour(source: Path, arrays: dict[str, NDArray[Any]], rewards: str) -> Episodes:
+    """Cut a maze2d file, one endless tour, where a target was reached.
 
     Three quirks of these files are dealt with, and counted in `meta`:
 
@@ -64,21 +70,8 @@ def load_d4rl(path: str | Path, *, rewards: str = "same") -> Episodes:
 
     Rows after the last end belong to a target that was not reached, and are dropped.
 
-    Args:
-        path: the file.
-        rewards: "same" when rewards[t] scores observations[t], as in D4RL's maze2d files; "next" when it scores the
-            state after the step.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when the file breaks the format, or nothing in it says where segments end.
-
     Source: D4RL `scripts/generation/generate_maze2d_datasets.py`, `relabel_maze2d_rewards.py`, from their description.
     """
-    if rewards not in REWARD_ROWS:
-        raise unknown_name("rewards", rewards, REWARD_ROWS)
-    source = Path(path)
-    arrays = read_d4rl(source)
     ends, cut_by = _segment_ends(source, arrays)
     kept = _real_segments(arrays["observations"], ends)
     if not kept:
@@ -96,8 +89,6 @@ def load_d4rl(path: str | Path, *, rewards: str = "same") -> Episodes:
         "cut_by": cut_by,
         "reward_rows": rewards,
     }
-    if (env := env_of_file(source)) is not None:
-        meta["env"] = env
     return Episodes(
         np.concatenate([arrays["observations"][first : last + 1] for first, last in kept]),
         arrays["actions"][rows],

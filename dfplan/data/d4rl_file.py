@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 REQUIRED = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1}
-OPTIONAL = {"timeouts": 1, "infos/goal": 2}
+OPTIONAL = {"timeouts": 1, "infos/goal": 2, "next_observations": 2}
 FLAGS = ("terminals", "timeouts")
 NEEDED = "a D4RL file with observations (N, O), actions (N, A), rewards (N,), terminals (N,) and, if cut, timeouts (N,)"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -25,7 +25,7 @@ def read_d4rl(path: str | Path) -> dict[str, NDArray[Any]]:
 
     Returns:
         observations (N, O), actions (N, A), rewards (N,) float32; terminals (N,) bool; timeouts (N,) bool and
-        infos/goal (N, G) float32 where the file has them.
+        infos/goal (N, G), next_observations (N, O) float32 where the file has them.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -105,6 +105,10 @@ def _check_rows(source: Path, arrays: dict[str, NDArray[Any]]) -> None:
     for key, values in arrays.items():
         if len(values) != rows:
             raise _refusal(source, key, f"{len(values)} rows", f"{rows} rows, as in observations")
+    following = arrays.get("next_observations")
+    if following is not None and following.shape != arrays["observations"].shape:
+        need = f"shape {arrays['observations'].shape}, as observations"
+        raise _refusal(source, "next_observations", f"shape {following.shape}", need)
     if rows < 2:
         raise _refusal(source, "observations", f"{rows} row", "at least 2 rows")
     unwritten = np.flatnonzero(~arrays["observations"].any(axis=1) & ~arrays["actions"].any(axis=1))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Episodes:
         rewards: (sum(T_i),) float32; reward[t] scores the state after action[t].
         lengths: (E,) int64, T_i >= 1 environment steps.
         meta: where the data came from; must survive JSON.
+        terminated: (E,) bool, True where the environment ended the episode; the others were cut (a time limit, a
+            target that was reached, the end of a recording). None means that all were cut.
 
     Raises:
         ValueError: for a shape, a length or a value that breaks these rules.
@@ -38,6 +41,7 @@ class Episodes:
     rewards: Float32Array
     lengths: Int64Array
     meta: dict[str, Any] = field(default_factory=dict)
+    terminated: BoolArray = None  # type: ignore[assignment]  # an array once it is made
 
     def __post_init__(self) -> None:
         """Convert to the types above and check every rule."""
@@ -54,6 +58,7 @@ class Episodes:
             array = _as_float32(name, getattr(self, name))
             _check_rows(name, array, rows, ndim, f"{steps} steps in {count} episodes")
             object.__setattr__(self, name, array)
+        object.__setattr__(self, "terminated", _flags("terminated", self.terminated, count))
 
     @property
     def starts(self) -> Int64Array:
@@ -92,13 +97,47 @@ class Episodes:
         end = begin + length
         return self.observations[row : row + length + 1], self.actions[begin:end], self.rewards[begin:end]
 
+    def select(self, indices: Any, meta: dict[str, Any] | None = None) -> Episodes:
+        """Return the given episodes in the given order.
+
+        Args:
+            indices: (N,) episode numbers; one may stand there more than once.
+            meta: of the result; None keeps this one's.
+
+        Raises:
+            IndexError: when there is no such episode.
+        """
+        chosen = [self.episode(int(index)) for index in indices]
+        if not chosen:
+            raise IndexError("at least one episode must be selected, got none")
+        picked = np.asarray(indices, dtype=np.int64)
+        observations, actions, rewards = (np.concatenate(part) for part in zip(*chosen, strict=True))
+        own = self.meta if meta is None else meta
+        return Episodes(observations, actions, rewards, self.lengths[picked], own, self.terminated[picked])
+
+    @property
+    def returns(self) -> NDArray[np.float64]:
+        """Return (E,) float64, the sum of each episode's rewards."""
+        return np.asarray(np.add.reduceat(self.rewards.astype(np.float64), self.action_starts))
+
     def digest(self) -> str:
         """Return a hash of all numbers, the same on every machine: the data's identity in checkpoints and reports."""
         total = hashlib.sha256()
         for array in (self.lengths, self.observations, self.actions, self.rewards):
             total.update(str(array.shape).encode())
             total.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+        if self.terminated.any():  # data without any have the digest of before there was this field
+            total.update(self.terminated.tobytes())
         return total.hexdigest()[:16]
+
+
+def _flags(name: str, value: Any, count: int) -> BoolArray:
+    if value is None:
+        return np.zeros(count, dtype=bool)
+    array = np.asarray(value)
+    if array.shape != (count,) or array.dtype != np.bool_:
+        raise ValueError(f"{name} must be bool of shape ({count},), got {array.dtype} of shape {array.shape}")
+    return array
 
 
 def _as_float32(name: str, value: Any) -> Float32Array:

@@ -1,4 +1,4 @@
-"""Download public data: D4RL's maze2d files and Minari's remote datasets, whole or not at all."""
+"""Download public data: D4RL's files and Minari's remote datasets, whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from dfplan.data.d4rl import BASE_URL, FILES, d4rl_dataset_dir, resolve_d4rl
 from dfplan.data.d4rl_file import read_d4rl
+from dfplan.data.d4rl_names import FILES, PATHS, ROOT_URL, d4rl_dataset_dir, kind_of, resolve_d4rl
 from dfplan.data.files import atomic_path
 from dfplan.data.minari_io import check_new, register_namespaces, require_minari, staged_folder
 from dfplan.data.ogbench import BASE_URL as OGBENCH_URL
@@ -31,17 +31,17 @@ def fetch_d4rl(
     *,
     overwrite: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
-    base_url: str = BASE_URL,
+    base_url: str | None = None,
 ) -> Path:
-    """Download one of D4RL's maze2d files into its cache folder, check it, and only then give it its name.
+    """Download one of D4RL's files into its cache folder, check it, and only then give it its name.
 
     D4RL publishes no checksums: the size is compared with the server's, and the whole file is read and checked.
 
     Args:
-        name: an environment id, for example "maze2d-large" or "maze2d-large-v1".
+        name: of a data set, for example "maze2d-large" or "hopper-medium-v2".
         overwrite: download again when the file is there.
         progress: called with (bytes since its last call, bytes in all or None).
-        base_url: the folder to download from.
+        base_url: the folder that has the file; None is D4RL's own.
 
     Returns:
         The file's path.
@@ -55,14 +55,13 @@ def fetch_d4rl(
     if target.exists() and not overwrite:
         read_d4rl(target)
         return target
-    url = base_url.rstrip("/") + "/" + FILES[env]
+    url = ROOT_URL + PATHS[env] if base_url is None else f"{base_url.rstrip('/')}/{FILES[env]}"
     with atomic_path(target) as temporary:
         try:
             _download(url, temporary, progress)
         except (OSError, HTTPException) as error:
-            raise _no_network(
-                f"{url}: {error}", "save that address as FILE; `dfplan data import FILE` reads it"
-            ) from error
+            by_hand = f"save that address as {FILES[env]}; `dfplan data import FILE` reads it"
+            raise _no_network(f"{url}: {error}", by_hand, *_instead(env)) from error
         try:
             read_d4rl(temporary)
         except ValueError as error:
@@ -103,7 +102,7 @@ def fetch_ogbench(
                 _download(url, temporary, progress)
             except (OSError, HTTPException) as error:
                 by_hand = "save that address as FILE.npz; `dfplan data show FILE.npz` reads it"
-                raise _no_network(f"{url}: {error}", by_hand, name.removesuffix("-v0")) from error
+                raise _no_network(f"{url}: {error}", by_hand, f"dfplan data make {name.removesuffix('-v0')}") from error
             try:
                 load_ogbench(temporary)
             except ValueError as error:
@@ -126,10 +125,15 @@ def _download(url: str, target: Path, progress: Callable[[int, int | None], None
         raise ConnectionError(f"the connection ended after {done} of {total} bytes")
 
 
-def _no_network(what: str, by_hand: str, made: str = "maze2d-large") -> ConnectionError:
+def _instead(env: str) -> tuple[str, ...]:
+    """Say how data of the same kind are made here."""
+    return () if kind_of(env) == "tour" else ("dfplan data collect --env ID --policy sb3:FILE",)
+
+
+def _no_network(what: str, by_hand: str, command: str = "dfplan data make maze2d-large") -> ConnectionError:
     return ConnectionError(
         f"cannot download {what}. Without a network here: on a machine that has one, {by_hand}. "
-        "Or make the same kind of data on this machine: `dfplan data make {made}`"
+        f"Or make the same kind of data on this machine: `{command}`"
     )
 
 
@@ -195,7 +199,7 @@ def _lift(folder: Path, dataset_id: str) -> None:
 
 
 def cached_d4rl_files() -> list[dict[str, Any]]:
-    """Return the D4RL maze2d files in the cache folder, as dicts of env, path and size_bytes."""
+    """Return the D4RL files in the cache folder, as dicts of env, path and size_bytes."""
     paths = {env: d4rl_dataset_dir() / name for env, name in FILES.items()}
     return [
         {"env": env, "path": str(path), "size_bytes": path.stat().st_size}

@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.spaces import Box, Dict
+from gymnasium.spaces import Box
 
 from dfplan.data.episodes import Episodes
+from dfplan.data.trajectories import Trajectories, join
 from dfplan.errors import missing_extra, unknown_name
 
 ID_RULE = re.compile(r"(?:[-_A-Za-z0-9]{2,}/)*[-_A-Za-z0-9]+-v\d+")
 STALE_SECONDS = 3600.0
-OBSERVATION_KEY = "observation"
+COLUMNS_KEY = "dfplan_columns"  # in a dataset's metadata: it was written from columns, not in an environment's spaces
 
 
 def require_minari() -> Any:
@@ -71,9 +72,10 @@ def check_new(dataset_id: str, overwrite: bool) -> Path:
 
 
 def save_minari(
-    episodes: Episodes,
+    episodes: Episodes | Trajectories,
     dataset_id: str,
     *,
+    meta: Mapping[str, Any] | None = None,
     env_spec: EnvSpec | None = None,
     metadata: Mapping[str, Any] | None = None,
     overwrite: bool = False,
@@ -81,11 +83,12 @@ def save_minari(
 ) -> Path:
     """Write episodes as a Minari dataset (HDF5), so that readers see all of it or, before the end, the older one.
 
-    Every episode ends with a truncation: the ball reached its target, the task went on.
+    The last step of an episode is a termination where the environment ended it, else a truncation.
 
     Args:
-        episodes: what to write; their `meta` is stored under the key "dfplan".
+        episodes: what to write: float columns, or trajectories in the environment's own spaces.
         dataset_id: (namespace/)name-vN.
+        meta: stored under the key "dfplan"; None takes the episodes' own.
         env_spec: of the environment that made the data and that policies are judged on.
         metadata: Minari's own keys: author, author_email, algorithm_name, code_permalink, description, requirements,
             ref_min_score, ref_max_score.
@@ -103,17 +106,19 @@ def save_minari(
     from minari.dataset.minari_storage import MinariStorage
 
     target = check_new(dataset_id, overwrite)
-    widths = episodes.observations.shape[1], episodes.actions.shape[1]
+    spaces = _spaces(episodes)
+    about = (episodes.meta if isinstance(episodes, Episodes) else {}) if meta is None else dict(meta)
     with staged_folder(target) as folder:
         (folder / "data").mkdir()
         storage = MinariStorage.new(
             folder / "data",
-            observation_space=Box(-np.inf, np.inf, (widths[0],), np.float32),
-            action_space=Box(-1.0, 1.0, (widths[1],), np.float32),
+            observation_space=spaces[0],
+            action_space=spaces[1],
             env_spec=env_spec,
             data_format="hdf5",
         )
-        described = {"dataset_id": dataset_id, "minari_version": minari.__version__, "dfplan": episodes.meta}
+        described = {"dataset_id": dataset_id, "minari_version": minari.__version__, "dfplan": about}
+        described[COLUMNS_KEY] = isinstance(episodes, Episodes)
         if env_spec is not None:
             described["eval_env_spec"] = env_spec.to_json()
         storage.update_metadata(described | dict(metadata or {}))
@@ -122,19 +127,33 @@ def save_minari(
     return target
 
 
-def _buffers(episodes: Episodes, progress: Callable[[int], None] | None) -> Iterator[Any]:
+def _spaces(episodes: Episodes | Trajectories) -> tuple[Any, Any]:
+    if isinstance(episodes, Trajectories):
+        return episodes.observation_space, episodes.action_space
+    widths = episodes.observations.shape[1], episodes.actions.shape[1]
+    return Box(-np.inf, np.inf, (widths[0],), np.float32), Box(-1.0, 1.0, (widths[1],), np.float32)
+
+
+def _pieces(episodes: Episodes | Trajectories) -> Iterator[tuple[Any, Any, Any, bool]]:
+    if isinstance(episodes, Trajectories):
+        yield from episodes.pieces()
+        return
+    for index in range(len(episodes)):
+        yield *episodes.episode(index), bool(episodes.terminated[index])
+
+
+def _buffers(episodes: Episodes | Trajectories, progress: Callable[[int], None] | None) -> Iterator[Any]:
     from minari.data_collector import EpisodeBuffer
 
-    for index in range(len(episodes)):
-        observations, actions, rewards = episodes.episode(index)
+    for observations, actions, rewards, terminated in _pieces(episodes):
         ended = np.zeros(len(actions), dtype=bool)
         ended[-1] = True
         yield EpisodeBuffer(
             observations=observations,
             actions=actions,
             rewards=rewards,
-            terminations=np.zeros_like(ended),
-            truncations=ended,
+            terminations=ended if terminated else np.zeros_like(ended),
+            truncations=np.zeros_like(ended) if terminated else ended,
             infos={},
         )
         if progress is not None:
@@ -192,11 +211,14 @@ def list_minari() -> dict[str, dict[str, Any]]:
 
 
 def load_minari(dataset_id: str) -> Episodes:
-    """Read a local Minari dataset; of Dict observations the key "observation" is taken.
+    """Read a local Minari dataset as float columns: Box, Discrete and goal Dict observations, Box and Discrete actions.
+
+    Of another Dict with a vector "observation" that part is taken. `meta` gains "spaces", how the columns were made,
+    and "reference_scores" where the dataset has them.
 
     Raises:
         FileNotFoundError: when it is not on this machine.
-        ValueError: for a malformed id, a broken dataset, or observations that are neither a vector nor a Dict with one.
+        ValueError: for a malformed id, a broken dataset, or spaces that are not served.
         ImportError: without the extra `minari`.
     """
     check_dataset_id(dataset_id)
@@ -208,9 +230,8 @@ def load_minari(dataset_id: str) -> Episodes:
         raise FileNotFoundError(f"{hint}; make one with `dfplan data make`, or `dfplan data fetch {dataset_id}`")
     try:
         dataset = minari.load_dataset(dataset_id)
-        key = _observation_key(dataset_id, dataset.observation_space)
         parts = [
-            (episode.observations[key] if key else episode.observations, episode.actions, episode.rewards)
+            (episode.observations, episode.actions, episode.rewards, bool(np.any(episode.terminations[-1:])))
             for episode in dataset.iterate_episodes()
         ]
         metadata = dataset.storage.metadata
@@ -218,31 +239,28 @@ def load_minari(dataset_id: str) -> Episodes:
         raise ValueError(f"the dataset {dataset_id} is damaged ({error}); make or fetch it again") from error
     if not parts:
         raise ValueError(f"the dataset {dataset_id} must hold at least one episode, got none")
-    return Episodes(
-        np.concatenate([part[0] for part in parts]),
-        np.concatenate([part[1] for part in parts]),
-        np.concatenate([part[2] for part in parts]),
-        np.array([len(part[1]) for part in parts], dtype=np.int64),
-        _meta(dataset_id, metadata, dataset.env_spec, key),
-    )
+    return _as_episodes(parts, dataset, metadata, _meta(dataset_id, metadata, dataset.env_spec))
 
 
-def _observation_key(dataset_id: str, space: Any) -> str | None:
-    if isinstance(space, Box) and len(space.shape) == 1:
-        return None
-    if isinstance(space, Dict) and OBSERVATION_KEY in space.spaces:
-        return OBSERVATION_KEY
-    raise ValueError(
-        f"the dataset {dataset_id} must have vector observations, or a Dict with a vector {OBSERVATION_KEY!r}, "
-        f"got {space}"
-    )
+def _as_episodes(parts: list[Any], dataset: Any, metadata: Mapping[str, Any], meta: dict[str, Any]) -> Episodes:
+    observations, actions, rewards = (join([part[i] for part in parts]) for i in range(3))
+    lengths = np.array([len(part[1]) for part in parts], dtype=np.int64)
+    terminated = np.array([part[3] for part in parts], dtype=bool)
+    if metadata.get(COLUMNS_KEY):
+        return Episodes(observations, actions, rewards, lengths, meta, terminated)
+    spaces = dataset.observation_space, dataset.action_space
+    try:
+        return Trajectories(observations, actions, rewards, lengths, terminated, *spaces).to_episodes(meta)
+    except ValueError as error:
+        raise ValueError(f"the dataset {meta['dataset_id']}: {error}") from error
 
 
-def _meta(dataset_id: str, metadata: Mapping[str, Any], env_spec: EnvSpec | None, key: str | None) -> dict[str, Any]:
+def _meta(dataset_id: str, metadata: Mapping[str, Any], env_spec: EnvSpec | None) -> dict[str, Any]:
     meta: dict[str, Any] = dict(metadata.get("dfplan") or {})
     meta["dataset_id"] = dataset_id
     if env_spec is not None:
         meta.setdefault("env", env_spec.id)
-    if key is not None:
-        meta["observation_key"] = key
+    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+    if low is not None and high is not None:
+        meta.setdefault("reference_scores", {"min": float(low), "max": float(high)})
     return meta

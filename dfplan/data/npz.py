@@ -16,12 +16,14 @@ from dfplan.data.files import atomic_path
 
 NPZ_FORMAT = "dfplan-episodes-1"
 NPZ_KEYS = ("observations", "actions", "rewards", "lengths", "meta")
+NPZ_OPTIONAL = ("terminated",)
 
 
 def save_npz(episodes: Episodes, path: str | Path) -> Path:
     """Write episodes to one compressed .npz file (float32, no pickle), atomically.
 
-    Keys: the four arrays of `Episodes`, and `meta`, the bytes of a JSON object.
+    Keys: the four arrays of `Episodes`; `terminated` if the environment ended any of them; and `meta`, the bytes of a
+    JSON object.
 
     Args:
         episodes: what to write.
@@ -40,6 +42,7 @@ def save_npz(episodes: Episodes, path: str | Path) -> Path:
     if "format" in episodes.meta:
         raise ValueError(f"meta must not hold the key 'format', got {episodes.meta['format']!r}; name it otherwise")
     text = json.dumps({"format": NPZ_FORMAT, **episodes.meta}, sort_keys=True)
+    ends = {"terminated": episodes.terminated} if episodes.terminated.any() else {}
     with atomic_path(target) as temporary:
         np.savez_compressed(
             temporary,
@@ -48,6 +51,7 @@ def save_npz(episodes: Episodes, path: str | Path) -> Path:
             rewards=episodes.rewards,
             lengths=episodes.lengths,
             meta=np.frombuffer(text.encode(), dtype=np.uint8),
+            **ends,
         )
     return target
 
@@ -84,4 +88,4 @@ def _read_arrays(source: Path) -> dict[str, NDArray[Any]]:
         missing = [key for key in NPZ_KEYS if key not in archive.files]
         if missing:
             raise ValueError(f"keys {', '.join(missing)} are missing; it holds {', '.join(sorted(archive.files))}")
-        return {key: archive[key] for key in NPZ_KEYS}
+        return {key: archive[key] for key in (*NPZ_KEYS, *NPZ_OPTIONAL) if key in archive.files}

@@ -17,11 +17,13 @@ def summary(episodes: Episodes) -> dict[str, Any]:
 
     Returns:
         episodes, steps, digest; episode_steps with min, p05, median, mean, p95, max; observation and action with mean,
-        std, min, max per column; reward with mean and the share of rows that are not 0; episode_return mean; meta.
+        std, min, max per column; reward with mean and the share of rows that are not 0; episode_return with mean, std,
+        min, max; normalized_return (the mean on the scale of the data's reference scores) or None; terminated_share;
+        meta.
     """
     lengths, rewards = episodes.lengths, episodes.rewards.astype(np.float64)
     quantiles = np.percentile(lengths, (0, 5, 50, 95, 100))
-    returns = np.add.reduceat(rewards, episodes.action_starts)
+    returns = episodes.returns
     return {
         "episodes": len(episodes),
         "steps": episodes.steps,
@@ -33,9 +35,28 @@ def summary(episodes: Episodes) -> dict[str, Any]:
         "observation": _columns(episodes.observations),
         "action": _columns(episodes.actions),
         "reward": {"mean": float(rewards.mean()), "nonzero_share": float((rewards != 0).mean())},
-        "episode_return": {"mean": float(returns.mean()), "max": float(returns.max())},
+        "episode_return": {
+            "mean": float(returns.mean()),
+            "std": float(returns.std()),
+            "min": float(returns.min()),
+            "max": float(returns.max()),
+        },
+        "normalized_return": normalized_return(episodes),
+        "terminated_share": float(episodes.terminated.mean()),
         "meta": episodes.meta,
     }
+
+
+def normalized_return(episodes: Episodes) -> float | None:
+    """Return the mean return as (return - min) / (max - min) by the data's own reference scores.
+
+    Returns:
+        A fraction, or None for data that bring no `reference_scores` in their meta.
+    """
+    scores = episodes.meta.get("reference_scores")
+    if not scores or scores["max"] == scores["min"]:
+        return None
+    return (float(episodes.returns.mean()) - float(scores["min"])) / (float(scores["max"]) - float(scores["min"]))
 
 
 def _columns(array: NDArray[np.float32]) -> dict[str, list[float]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dfplan.value.files import load_value, save_value
 from dfplan.value.guidance import ValueGuidance
 from dfplan.value.model import ValueConfig, ValueModel
-from dfplan.value.training import ValueTraining, train_value, window_return
+from dfplan.value.training import ValueTraining, start_return, train_value, window_return
 
 __all__ = [
     "ValueConfig",
@@ -18,6 +18,7 @@ __all__ = [
     "ValueTraining",
     "load_value",
     "save_value",
+    "start_return",
     "train_value",
     "window_return",
 ]

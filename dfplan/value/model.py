@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dfplan.layout import Layout
 from dfplan.noise import alpha_bar_table, check_levels
+from dfplan.tokens import GOAL
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class _Block(nn.Module):
 class ValueModel(nn.Module):
     """Estimate ``E[return | noisy tokens]``.
 
-    A token at level K tells the model nothing, exactly: nobody looks at it, so that it might as well be absent.
+    A token at level K tells the model nothing, exactly: nobody looks at it, so that it might as well be absent. In a
+    layout with returns the same holds for the goal token: it holds what is to be estimated.
 
     Args:
         spec: The token layout, that of the denoiser.
@@ -127,6 +129,8 @@ class ValueModel(nn.Module):
         if positions.shape[-1] != x.shape[1]:
             raise ValueError(f"x holds {x.shape[1]} tokens but tokens names {positions.shape[-1]}; name each of them")
         seen = k < self.levels
+        if getattr(self.spec, "returns", False):
+            seen = seen & (positions != GOAL)
         content = self.content(torch.where(seen.unsqueeze(-1) & self.column_mask[positions], x, torch.zeros_like(x)))
         scale, shift = self.level(self._level_features(k, x.dtype)).chunk(2, -1)
         h = content * (1 + scale) + shift + self.position[positions]

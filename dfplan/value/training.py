@@ -18,7 +18,7 @@ from dfplan.layout import SequenceSpec
 from dfplan.noise import add_noise
 from dfplan.objective import ObjectiveConfig, draw_levels
 from dfplan.schedule import LEVEL_SAMPLERS
-from dfplan.tokens import CONTEXT, Normalizer, TokenSpec, unpack_states
+from dfplan.tokens import CONTEXT, GOAL, Normalizer, TokenSpec, unpack_states
 from dfplan.value.model import ValueConfig, ValueModel
 from dfplan.windows import Batch
 
@@ -98,10 +98,26 @@ def window_return(
     def returns(batch: Batch) -> Tensor:
         future = slice(CONTEXT, spec.plan_tokens)
         if reward is None:
-            held = batch.x0[:, future, spec.obs_columns : spec.obs_columns + spec.stride].sum(-1)
+            held = norm.reward_back(batch.x0[:, future, spec.reward_slice]).sum(-1)
         else:
             held = reward(unpack_states(spec, norm, batch.x0)[:, 1:])
         return (held * batch.valid[:, future] * weight).sum(-1)
+
+    return returns
+
+
+def start_return(spec: TokenSpec, norm: Normalizer) -> Returns:
+    """Build the function that reads the return of a window's start (`dfplan.returns`), in rewards per step.
+
+    Raises:
+        ValueError: If the layout or the statistics hold no returns.
+    """
+    stats = norm.returns
+    if not spec.returns or stats is None:
+        raise ValueError("this layout holds no returns; use window_return, or a layout with returns=True")
+
+    def returns(batch: Batch) -> Tensor:
+        return batch.x0[:, GOAL, spec.return_column] * stats.std + stats.mean
 
     return returns
 

@@ -13,6 +13,7 @@ from dfplan_policies.per_environment import PerEnvironmentPolicy, PolicyState
 from dfplan_policies.plans import Telemetry
 from dfplan_policies.protocol import FloatArray
 from dfplan_policies.streams import stream
+from dfplan_policies.wanted import target_of, wanted
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class ActPolicy(PerEnvironmentPolicy[ActMemory]):
         steps: Denoising steps; with one the mean action is taken.
         obs_noise: Standard deviation of the sensor's noise in environment units.
         history: Whether the model is told what came before, if its layout has a history.
+        target_return: As in `DFPolicy`.
 
     Raises:
         ValueError: If a number is out of range.
@@ -54,12 +56,13 @@ class ActPolicy(PerEnvironmentPolicy[ActMemory]):
 
     def __init__(
         self, planner: Any, requery_every: int | None = None, goal: FloatArray | None = None, *, seed: int = 0,
-        steps: int = 10, obs_noise: Any = None, history: bool = True,
+        steps: int = 10, obs_noise: Any = None, history: bool = True, target_return: float | None = None,
     ) -> None:  # fmt: skip
         stride = planner.spec.stride
         self.requery_every = stride if requery_every is None else requery_every
         if not 1 <= self.requery_every <= stride:
             raise ValueError(f"requery_every must lie in 1..{stride}, the stride, got {self.requery_every}")
+        self.spaces, self.target = getattr(planner, "spaces", None), target_of(planner, target_return)
         self.planner, self.goal, self.seed, self.steps = planner, goal, seed, steps
         self.believer: Believer = make_believer(planner, obs_noise, history=history)
 
@@ -76,12 +79,12 @@ class ActPolicy(PerEnvironmentPolicy[ActMemory]):
         """Act in one environment."""
         if not len(memory.pending):
             memory = self._ask(memory, observation, goal)
-        action = np.clip(memory.pending[0], -1.0, 1.0)
+        action = self.limited(memory.pending[0])
         past = memory.past.after(observation, action, self.believer.needed)
         return action, replace(memory, past=past, pending=memory.pending[1:])
 
     def _ask(self, memory: ActMemory, observation: FloatArray, goal: FloatArray | None) -> ActMemory:
-        missing = bool(np.isnan(observation).any())
+        missing, goal = bool(np.isnan(observation).any()), wanted(goal, self.target)
         found = self.planner.act(
             as_row(observation), None if goal is None else as_row(goal), steps=self.steps,
             obs_level=self.planner.levels if missing else self.believer.level,

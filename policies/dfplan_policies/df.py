@@ -20,6 +20,7 @@ from dfplan_policies.per_environment import PerEnvironmentPolicy, PolicyState
 from dfplan_policies.plans import PlanView, Telemetry
 from dfplan_policies.protocol import FloatArray
 from dfplan_policies.streams import stream
+from dfplan_policies.wanted import target_of, wanted
 
 BLOCK_RADIUS = 0.3  # cells around a blocked place that plans stay out of; less than where a ball fits beside a wall
 DETOUR_AFTER = 2  # plans in a row that could not be followed, from which on plans are pushed away from blocked places
@@ -105,6 +106,8 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
             A state that waits for a plan cannot be pickled. `close` ends the thread.
         latency_steps: In its place, a fixed delay: a plan that is asked for at step t is used from step
             t + latency_steps on (the first of an episode at once). Deterministic, for tests and for studies of delay.
+        target_return: Return to ask for, in rewards per step (`dfplan.returns`), if the layout holds returns; None
+            takes the one that the planner's ``target_share`` of the data stays below.
         **plan_options: Passed to ``planner.plan``: ``samples``, ``schedule``, ``slope``, ``steps``, ``attention``,
             ``eta``, ``hold``, ``guidance``, ``steering``, ``score``, ``budget_ms``, ``search``.
 
@@ -130,6 +133,7 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         asynchronous: bool = False,
         latency_steps: int = 0,
         block_radius: float = BLOCK_RADIUS,
+        target_return: float | None = None,
         **plan_options: Any,
     ) -> None:
         samples = plan_options.pop("samples", None)
@@ -149,6 +153,10 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         self.executor_name = executor
         self.executor: Executor[Any] = make_executor(executor, executor_options)
         self.replan_every = replan_every
+        self.spaces, self.target = getattr(planner, "spaces", None), target_of(planner, target_return)
+        if getattr(self.executor, "needs_actions", False):
+            plan_options["actions"] = True
+            _check_replan(planner, replan_every)
         self.goal = goal
         self.block_radius = block_radius
         self.seed = seed
@@ -186,7 +194,7 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
                 memory, outcome = self._execute(memory, belief.state)
         past = memory.past
         if past is not None and self.believer is not None:
-            past = past.after(observation, np.clip(outcome.action, -1.0, 1.0), self.believer.needed)
+            past = past.after(observation, self.limited(outcome.action), self.believer.needed)
         memory = replace(memory, step=memory.step + 1, track=outcome.track, settled=outcome.settled, past=past)
         return outcome.action, memory
 
@@ -221,8 +229,7 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         actions = self.planner.first_actions(
             as_row(state), as_row(upcoming), steps=self.action_steps, generator=generator()
         )
-        clipped: FloatArray = np.clip(as_numpy(actions)[0], -1.0, 1.0)
-        return clipped
+        return self.limited(as_numpy(actions)[0])
 
     def close(self) -> None:
         """End the thread that makes plans, if there is one; the policy then makes no more."""
@@ -251,6 +258,7 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
             options["guidance"] = away_from(memory.blocked)
         if self.believer is not None and memory.past is not None:
             options |= {"obs_level": belief.level, "history": self.believer.history(memory.past)}
+        goal = wanted(goal, self.target)
         return {"obs": as_row(belief.shown), "goal": None if goal is None else as_row(goal), **options}
 
     @staticmethod
@@ -288,6 +296,13 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         return lambda: stream(self.seed, memory.episode, memory.draws)
 
 
+def _check_replan(planner: Any, replan_every: int) -> None:
+    """Refuse a plan that is to be followed longer than it is."""
+    spec = getattr(planner, "spec", None)
+    if spec is not None and replan_every > (steps := spec.steps):
+        raise ValueError(f"replan_every must be at most {steps}, the steps of a plan, got {replan_every}")
+
+
 def _believer(planner: Any, obs_noise: Any, history: bool, trust: float) -> Believer | None:
     """Make what estimates states, if the layout or the sensor calls for it."""
     spec = getattr(planner, "spec", None)
@@ -321,6 +336,7 @@ def view_plan(
         seconds=float(plan.seconds),
         network_evaluations=int(plan.network_evaluations),
         stuck=stuck,
+        actions=None if getattr(plan, "actions", None) is None else as_numpy(plan.actions)[0],
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dfplan.spaces import Spaces
 from dfplan_policies.protocol import FloatArray, Observation, split_observation
 
 M = TypeVar("M")
@@ -31,6 +33,7 @@ class PerEnvironmentPolicy(ABC, Generic[M]):
     """Act in every environment of a batch on its own, so that none depends on who else is there."""
 
     goal: FloatArray | None = None
+    spaces: Spaces | None = None  # how observations and actions become columns; None if they are columns
     accepts_missing: bool = False  # whether an observation may be missing, a row of NaN
 
     @abstractmethod
@@ -66,12 +69,15 @@ class PerEnvironmentPolicy(ABC, Generic[M]):
             deterministic: Has no effect: all draws come from the policy's seed and the episode's number.
 
         Returns:
-            float32 actions (B, A), or (A,) for an unbatched observation, and the next state.
+            Actions as the environment takes them, float32 (B, A) or (A,) for an unbatched observation (int64 (B,) or
+            () for Discrete ones), and the next state.
 
         Raises:
             ValueError: If a shape does not fit.
         """
-        measured, goals, batched = split_observation(observation, self.goal, missing=self.accepts_missing)
+        columns, batched = self._columns(observation)
+        measured, goals, shaped = split_observation(columns, self.goal, missing=self.accepts_missing)
+        batched = shaped if batched is None else batched
         state = self._restart(state, episode_start, len(measured))
         actions, memories = [], []
         for i, (episode, kept) in enumerate(zip(state.episodes, state.memories, strict=True)):
@@ -80,7 +86,31 @@ class PerEnvironmentPolicy(ABC, Generic[M]):
             actions.append(np.asarray(action, dtype=np.float32))
             memories.append(memory)
         out = np.stack(actions)
+        if self.spaces is not None:
+            out = self.spaces.action.decode(out)
         return (out if batched else out[0]), PolicyState(state.episodes, tuple(memories))
+
+    def limited(self, action: FloatArray) -> FloatArray:
+        """Clip columns of actions (..., A) to what the environment takes."""
+        if self.spaces is not None:
+            return self.spaces.action.limit(action)
+        clipped: FloatArray = np.clip(action, -1.0, 1.0)
+        return clipped
+
+    def _columns(self, observation: Observation) -> tuple[Observation, bool | None]:
+        """Turn observations into columns, a row each, by the spaces of the training data.
+
+        Returns:
+            What `split_observation` takes, and whether there was a batch; None leaves that to be seen from the shape.
+        """
+        if self.spaces is None:
+            return observation, None
+        codec = self.spaces.observation
+        if codec.kind != "goal" and isinstance(observation, Mapping):  # a goal that the model has no use for
+            observation = observation.get("observation", observation)
+        columns = np.atleast_2d(codec.encode(observation))
+        goal = codec.goal(observation)
+        return (columns if goal is None else {"observation": columns, "desired_goal": goal}), codec.batched(observation)
 
     def _restart(self, state: PolicyState[M] | None, episode_start: Any, rows: int) -> PolicyState[M]:
         """Forget the memories of the environments that have been reset and count their episodes on."""

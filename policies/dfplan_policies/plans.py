@@ -25,6 +25,7 @@ class PlanView:
         seconds: Wall-clock seconds that planning took.
         network_evaluations: Calls of the network that planning took.
         stuck: Whether it was asked for because the last plan could not be followed.
+        actions: (H*F, A), the plan's own actions, if the executor wants them.
     """
 
     states: FloatArray
@@ -36,6 +37,7 @@ class PlanView:
     seconds: float = 0.0
     network_evaluations: int = 0
     stuck: bool = False
+    actions: FloatArray | None = None
 
     @property
     def arrives(self) -> bool:

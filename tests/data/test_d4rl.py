@@ -196,7 +196,7 @@ def test_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert FILES["maze2d-open-v0"] == "maze2d-open-sparse.hdf5"
     assert env_of_file("a/b/maze2d-medium-sparse-v1.hdf5") == "maze2d-medium-v1"
     assert env_of_file("mine.hdf5") is None
-    with pytest.raises(ValueError, match=r"unknown D4RL maze2d dataset 'maze2d-lage'\. Did you mean 'maze2d-large-v1'"):
+    with pytest.raises(ValueError, match=r"unknown D4RL dataset 'maze2d-lage'\. Did you mean 'maze2d-large-v1'"):
         resolve_d4rl("maze2d-lage")
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
     assert d4rl_dataset_dir() == tmp_path

@@ -114,7 +114,7 @@ def test_make_without_minari(run: Callable[..., Any], monkeypatch: pytest.Monkey
         (["import", "there.npz", "--relabel"], "--relabel needs the environment"),
         (["show", "nothing-v0"], "no dataset in"),
         (["show", "there.npz"], "there.npz is not a readable episode file: it is not a zip archive"),
-        (["fetch", "maze2d-lage"], "unknown D4RL maze2d dataset 'maze2d-lage'"),
+        (["fetch", "maze2d-lage"], "unknown D4RL dataset 'maze2d-lage'"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(run: Callable[..., Any], arguments: list[str], match: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfplan.data import Episodes, episodes_from_tours
+from dfplan.data import Episodes, episodes_from_tours, load_npz, save_npz
 
 
 def numbered_tour(ends: list[bool], base: int = 0) -> dict[str, np.ndarray]:
@@ -72,9 +74,32 @@ def test_digest_is_of_every_number(episodes: Episodes) -> None:
     assert Episodes(**parts, lengths=np.array([1, 3, 5])).digest() != episodes.digest()
 
 
+def test_how_episodes_ended_is_part_of_them(episodes: Episodes, tmp_path: Path) -> None:
+    """Catches flags lost in a file or a selection, and an older file's digest that changes."""
+    parts = {name: getattr(episodes, name) for name in ("observations", "actions", "rewards", "lengths")}
+    assert episodes.terminated.tolist() == [False] * 3
+    assert Episodes(**parts, terminated=np.zeros(3, dtype=bool)).digest() == episodes.digest()
+    ended = Episodes(**parts, terminated=np.array([True, False, True]))
+    assert ended.digest() != episodes.digest()
+    assert ended.digest() != Episodes(**parts, terminated=np.array([False, True, True])).digest()
+    again = load_npz(save_npz(ended, tmp_path / "ended.npz"))
+    assert again.terminated.tolist() == [True, False, True]
+    assert again.digest() == ended.digest()
+    with np.load(save_npz(episodes, tmp_path / "cut.npz")) as archive:
+        assert "terminated" not in archive.files  # the file of before there was this field
+    picked = ended.select([2, 0, 2])
+    assert picked.terminated.tolist() == [True, True, True]
+    assert picked.returns.tolist() == [30, 3, 30]
+    np.testing.assert_array_equal(picked.episode(1)[0], episodes.episode(0)[0])
+    with pytest.raises(IndexError, match="at least one episode must be selected"):
+        ended.select([])
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
+        ({"terminated": np.array([True])}, r"terminated must be bool of shape \(3,\), got bool of shape \(1,\)"),
+        ({"terminated": np.array([0, 1, 0])}, "terminated must be bool of shape"),
         (
             {"lengths": np.array([3, 6])},
             r"observations must have shape \(11, n\) for 9 steps in 2 episodes, got \(12, 4\)",

@@ -126,8 +126,8 @@ def test_without_a_server_the_way_by_hand_is_named(server: Server, cache: Path) 
     ):
         fetch_d4rl("maze2d-umaze", base_url=gone.url)
     assert os.listdir(cache) == []
-    with pytest.raises(ValueError, match="unknown D4RL maze2d dataset 'hopper'"):
-        fetch_d4rl("hopper", base_url=server.url)
+    with pytest.raises(ValueError, match="unknown D4RL dataset 'hoper'"):
+        fetch_d4rl("hoper", base_url=server.url)
 
 
 def test_minari_without_a_network(datasets: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 import dfplan_envs  # noqa: F401  (registers the ids)
 from dfplan.data import Episodes, load_episodes
 from dfplan.data.minari_io import STALE_SECONDS, list_minari, save_minari, staged_folder
+from dfplan.data.trajectories import Trajectories
 
 minari = pytest.importorskip("minari")
 pytest.importorskip("h5py")
@@ -44,7 +45,8 @@ def test_round_trip_is_exact_and_silent(episodes: Episodes, datasets: Path) -> N
     assert folder == datasets / ID
     assert again.digest() == episodes.digest()
     assert again.lengths.tolist() == seen == [3, 1, 5]
-    assert again.meta == {**episodes.meta, "dataset_id": ID}
+    scores = {"min": 23.85, "max": 161.86}
+    assert again.meta == {**episodes.meta, "dataset_id": ID, "reference_scores": scores}
     assert (dataset.total_episodes, dataset.total_steps, dataset.id) == (3, 9, ID)
     for index in range(3):
         episode = dataset[index]
@@ -171,7 +173,63 @@ def test_dict_observations_give_their_vector(datasets: Path) -> None:
     episodes = load_episodes("point/maze-v2")
     np.testing.assert_array_equal(episodes.observations, vectors)
     assert episodes.rewards.tolist() == [1, 2]
-    assert episodes.meta == {"dataset_id": "point/maze-v2", "observation_key": "observation"}
+    assert episodes.meta["observation_key"] == "observation"
+    assert episodes.meta["spaces"]["observation"]["kind"] == "box"
+    assert episodes.terminated.tolist() == [False]
+
+
+def goal_run(terminated: tuple[bool, ...] = (True, False)) -> Trajectories:
+    """Two episodes of 3 and 2 steps of a goal environment with numbered actions."""
+    rng = np.random.default_rng(0)
+    seen = rng.normal(size=(7, 3))
+    observations = {"observation": seen, "achieved_goal": seen[:, 1:] * 1, "desired_goal": np.ones((7, 2))}
+    spaces = {key: gymnasium.spaces.Box(-np.inf, np.inf, value.shape[1:], float) for key, value in observations.items()}
+    return Trajectories(
+        observations, np.array([4, 6, 5, 5, 4]), np.arange(5.0), np.array([3, 2]), np.array(terminated),
+        gymnasium.spaces.Dict(spaces), gymnasium.spaces.Discrete(3, start=4),
+    )  # fmt: skip
+
+
+def test_an_environments_own_spaces_come_back_as_columns(datasets: Path) -> None:
+    """Catches a termination stored as a truncation, one-hot columns that are off by the start, and a lost goal."""
+    run = goal_run()
+    folder = save_minari(run, "goal/run-v0", meta={"seed": 1}, metadata={"author": {"me"}})
+    stored = minari.load_dataset("goal/run-v0")
+    assert stored.action_space == run.action_space and stored.observation_space == run.observation_space
+    assert stored[0].terminations.tolist() == [False, False, True] and not stored[0].truncations.any()
+    assert stored[1].truncations.tolist() == [False, True] and not stored[1].terminations.any()
+    assert stored[1].observations["desired_goal"].tolist() == [[1, 1]] * 3
+    found = load_episodes("goal/run-v0")
+    assert folder.is_dir()
+    assert found.digest() == run.to_episodes().digest()
+    assert found.actions.tolist()[:2] == [[1, -1, -1], [-1, -1, 1]]
+    assert found.observations.shape == (7, 3)  # the goal's columns are columns 1 and 2 of the observation
+    assert found.meta["spaces"]["observation"]["goal_columns"] == [1, 2]
+    assert found.meta["spaces"]["action"]["count"] == 3
+    assert (found.meta["seed"], found.terminated.tolist()) == (1, [True, False])
+
+
+def test_columns_are_not_encoded_twice(datasets: Path) -> None:
+    """Catches one-hot columns read as a Box of an environment, whose own description would be lost."""
+    columns = goal_run().to_episodes({"env": "x"})
+    save_minari(columns, "goal/columns-v0")
+    again = load_episodes("goal/columns-v0")
+    assert again.digest() == columns.digest()
+    assert again.meta["spaces"] == columns.meta["spaces"]
+
+
+def test_nested_goals_leave_the_observation(datasets: Path) -> None:
+    """Franka Kitchen's datasets, whose goals are dictionaries themselves."""
+    run, box = goal_run(), gymnasium.spaces.Box
+    goal = gymnasium.spaces.Dict({"kettle": box(-9, 9, (2,), float)})
+    space = gymnasium.spaces.Dict({"observation": box(-9, 9, (3,), float), "achieved_goal": goal, "desired_goal": goal})
+    assert isinstance(run.observations, dict)
+    nested = {key: value if key == "observation" else {"kettle": value} for key, value in run.observations.items()}
+    rest = (run.actions, run.rewards, run.lengths, run.terminated, space, run.action_space)
+    save_minari(Trajectories(nested, *rest), "kitchen/two-v0")
+    found = load_episodes("kitchen/two-v0")
+    assert found.meta["observation_key"] == "observation"
+    np.testing.assert_array_equal(found.observations, run.observations["observation"].astype(np.float32))
 
 
 @pytest.mark.parametrize(
@@ -217,7 +275,7 @@ def poison(data: Path) -> None:
 
 def other_space(data: Path) -> None:
     metadata = json.loads((data / "metadata.json").read_text())
-    metadata["observation_space"] = metadata["observation_space"].replace("[4]", "[2, 2]")
+    del metadata["dfplan_columns"]  # as Minari's own datasets are
     box = gymnasium.spaces.Box(-1, 1, (2, 2))
     from minari.serialization import serialize_space
 
@@ -232,7 +290,7 @@ def other_space(data: Path) -> None:
         (lose_episode, "is damaged"),
         (lose_metadata, "No data found"),
         (poison, "actions must be finite, .* row 3"),
-        (other_space, "must have vector observations"),
+        (other_space, r"umaze-test-v0: an observation must have shape \(..., 2, 2\)"),
     ],
 )
 def test_damaged_datasets_are_refused(

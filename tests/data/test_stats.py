@@ -25,8 +25,20 @@ def test_summary_agrees_with_numpy(episodes: Episodes) -> None:
     np.testing.assert_allclose(facts["observation"]["std"], episodes.observations.astype(float).std(axis=0))
     np.testing.assert_allclose(facts["action"]["mean"], episodes.actions.astype(float).mean(axis=0))
     assert facts["reward"] == {"mean": 4.0, "nonzero_share": 8 / 9}
-    assert facts["episode_return"] == {"mean": (0 + 1 + 2 + 3 + 4 + 5 + 6 + 7 + 8) / 3, "max": 4 + 5 + 6 + 7 + 8}
+    assert facts["episode_return"]["mean"] == (0 + 1 + 2 + 3 + 4 + 5 + 6 + 7 + 8) / 3
+    assert (facts["episode_return"]["min"], facts["episode_return"]["max"]) == (3, 4 + 5 + 6 + 7 + 8)
+    assert facts["episode_return"]["std"] == pytest.approx(np.std([3, 3, 30]))
+    assert (facts["terminated_share"], facts["normalized_return"]) == (0.0, None)
     assert facts["meta"] == {"env": "maze2d-umaze-v1", "seed": 7}
+
+
+def test_normalized_return_uses_the_datas_own_scores(episodes: Episodes) -> None:
+    """Catches a fraction of the wrong range, and a division by a range of 0."""
+    meta = {"reference_scores": {"min": 2.0, "max": 22.0}}
+    scored = Episodes(episodes.observations, episodes.actions, episodes.rewards, episodes.lengths, meta)
+    assert summary(scored)["normalized_return"] == pytest.approx((12 - 2) / 20)
+    scored.meta["reference_scores"] = {"min": 2.0, "max": 2.0}
+    assert summary(scored)["normalized_return"] is None
 
 
 def test_coverage_counts_every_observation_where_it_is() -> None:

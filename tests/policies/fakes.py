@@ -73,6 +73,9 @@ class FakePlanner:
             seconds=0.01,
             network_evaluations=20,
         )
+        if options.get("actions"):
+            steps = torch.arange(1.0, self.tokens * self.stride + 1)[None, :, None] / (self.tokens * self.stride)
+            plan.actions = steps * torch.ones(2) * (1 - 0.5 * self.jitter * torch.rand(1, generator=generator))
         if trace:
             plan.schedule, plan.trace = self._trace(plan)
         return plan

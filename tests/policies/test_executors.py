@@ -320,7 +320,32 @@ def test_a_goal_that_is_not_held_is_planned_for_on_and_on() -> None:
 
 
 def test_rest_at_a_goal_that_is_not_held_is_not_being_stuck() -> None:
-    # Catches: a ball at the goal that is taken for one against a wall, so that plans with more samples follow each other.
+    # Catches: a ball at the goal that is taken for one against a wall, so that one plan follows the other.
     planner = FakePlanner(speed=2.0)
     drive(DFPolicy(planner, "path", 100, executor_options={"hold": False}), Ball([0, 0, 0, 0]), (2.0, 0.0), 400)
     assert len(planner.calls) == 4
+
+
+# --- planned_actions --------------------------------------------------------------------------------------------------
+
+
+def test_planned_actions_are_executed_as_they_stand() -> None:
+    # Catches: an action skipped or repeated, a plan made without actions, the first action again after a re-plan.
+    planner = FakePlanner(tokens=2, stride=5)
+    policy = DFPolicy(planner, "planned_actions", 4)
+    state, taken = None, []
+    for _ in range(6):
+        action, state = policy.predict({"observation": np.zeros((1, 4)), "desired_goal": np.ones((1, 2))}, state)
+        taken.append(action[0, 0])
+    np.testing.assert_allclose(taken, [0.1, 0.2, 0.3, 0.4, 0.1, 0.2], atol=1e-6)
+    assert all(call["actions"] is True for call in planner.calls) and len(planner.calls) == 2
+
+
+def test_planned_actions_that_run_out_ask_for_a_plan() -> None:
+    # Catches: an index past the end, or the old plan's last action while a new plan is there.
+    policy = DFPolicy(FakePlanner(tokens=2, stride=2), "planned_actions", 100)
+    state, taken = None, []
+    for _ in range(6):
+        action, state = policy.predict({"observation": np.zeros((1, 4)), "desired_goal": np.ones((1, 2))}, state)
+        taken.append(action[0, 0])
+    np.testing.assert_allclose(taken, [0.25, 0.5, 0.75, 1.0, 0.25, 0.5], atol=1e-6)

@@ -12,18 +12,21 @@ from dfplan_policies.executors.diffused_actions import DiffusedActionsExecutor
 from dfplan_policies.executors.kinematic import KinematicExecutor
 from dfplan_policies.executors.next_waypoint import NextWaypointExecutor
 from dfplan_policies.executors.path import PathExecutor
+from dfplan_policies.executors.planned_actions import PlannedActionsExecutor
 
 EXECUTORS: dict[str, ExecutorFactory] = {
     "path": PathExecutor,
     "diffused_actions": DiffusedActionsExecutor,
     "kinematic": KinematicExecutor,
     "next_waypoint": NextWaypointExecutor,
+    "planned_actions": PlannedActionsExecutor,
 }
 DESCRIPTIONS = {
     "path": "treats the plan as a path: chases a point ahead of the ball at full speed, holds at the goal",
     "diffused_actions": "executes the model's own actions towards the next planned states; no controller",
     "kinematic": "follows a plan of positions where an action is the next move and speed does not exist (pointmaze)",
     "next_waypoint": "a PD law to the planned state that is due next, at the plan's own speed: a baseline",
+    "planned_actions": "executes the actions that the plan itself holds; for any environment",
 }
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "NextWaypointExecutor",
     "Outcome",
     "PathExecutor",
+    "PlannedActionsExecutor",
     "Query",
     "make_executor",
 ]
