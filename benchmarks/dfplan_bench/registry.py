@@ -46,6 +46,7 @@ BENCHMARKS = {
         Benchmark("forecasting", "probabilistic forecasts of many series: CRPS against baselines", 20),
         Benchmark("ogbench", "OGBench's pointmaze by the stock protocol: navigate and stitch in three mazes", 25),
         Benchmark("maze2d", "the whole table of maze2d: scores, the ladder of what each part is worth, references", 90),
+        Benchmark("returns", "plans for reward from data of mixed quality, against the data and behaviour cloning", 40),
         Benchmark("cache", "remembering a history against computing it again", 2),
         Benchmark("speed", "time per plan against three known designs, closed loop, horizon and batch curves", 15),
         Benchmark("speed-scores", "what cheaper and late plans cost in executed score, on matched starts", 20),

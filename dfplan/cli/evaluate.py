@@ -39,6 +39,10 @@ def evaluate_command(
     ] = None,
     action_steps: Annotated[int | None, typer.Option(help="diffused_actions: denoising steps per action.")] = None,
     warm_start: Annotated[bool | None, typer.Option(help="Start a re-plan from the plan in use.")] = None,
+    target_return: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBER|none", help="Return to ask for, in rewards per step, if there are returns."),
+    ] = None,
     tasks: Annotated[
         str | None,
         typer.Option(help="OGBench: 'all' or for example 1,3; --episodes of each, success with Wilson intervals."),
@@ -71,6 +75,7 @@ def evaluate_command(
         replan_every=replan_every,
         action_steps=action_steps,
         warm_start=warm_start,
+        target_return=o.number_or_word(target_return),
     )
     built = o.build_policy(policy, env_id, seed=seed, checkpoint=checkpoint, device=device, options=chosen)
     if tasks is not None:

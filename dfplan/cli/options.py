@@ -43,6 +43,14 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def number_or_word(text: str | None) -> float | str | None:
+    """Read a number; a word stays one."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
 def base_name(env_id: str) -> str:
     """Return the maze's name: ``maze2d-large`` for ``maze2d-large-dense-v1`` and ``maze2d-multi-large-v1``."""
     return re.sub(r"-v\d+$", "", env_id).replace("multi-", "").replace("-dense", "")

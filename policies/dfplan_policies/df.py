@@ -110,7 +110,7 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         latency_steps: In its place, a fixed delay: a plan that is asked for at step t is used from step
             t + latency_steps on (the first of an episode at once). Deterministic, for tests and for studies of delay.
         target_return: Return to ask for, in rewards per step (`dfplan.returns`), if the layout holds returns; None
-            takes the one that the planner's ``target_share`` of the data stays below.
+            takes the one that the planner's ``target_share`` of the data stays below, ``"none"`` asks for nothing.
         **plan_options: Passed to ``planner.plan``: ``samples``, ``schedule``, ``slope``, ``steps``, ``attention``,
             ``eta``, ``hold``, ``guidance``, ``steering``, ``score``, ``budget_ms``, ``search``.
 
@@ -136,7 +136,7 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         asynchronous: bool = False,
         latency_steps: int = 0,
         block_radius: float = BLOCK_RADIUS,
-        target_return: float | None = None,
+        target_return: float | str | None = None,
         **plan_options: Any,
     ) -> None:
         executor, replan_every = usual(planner, executor, replan_every)

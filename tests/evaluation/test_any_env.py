@@ -152,6 +152,9 @@ def test_a_return_is_asked_for_only_where_there_are_returns(dfplan: Any, tmp_pat
         DFPolicy(planner, target_return=r, seed=1).predict(np.zeros((1, 3)))[0] for r in (stats.at(0), stats.at(1))
     ]
     assert not np.array_equal(*wishes)
+    assert DFPolicy(planner, target_return="none").target is None
+    with pytest.raises(ValueError, match="unknown target_return 'high'"):
+        DFPolicy(planner, target_return="high")
     with pytest.raises(ValueError, match="target_return must be finite, got nan"):
         DFPolicy(planner, target_return=float("nan"))
     with pytest.raises(ValueError, match="replan_every must be at most 6, the steps of a plan, got 7"):
