@@ -209,9 +209,20 @@ def ogbench() -> str:
     return table(head, rows)
 
 
+def returns() -> str:
+    """Returns on data of mixed quality, by task."""
+    tasks = load("returns").get("tasks", {})
+    keys = [key for rows in tasks.values() for key in rows]
+    rows = []
+    for key in dict.fromkeys(keys):
+        label = next(rows[key]["label"] for rows in tasks.values() if key in rows)
+        rows.append((label, *(pm(rows[key]["returns"], 0) if key in rows else "-" for rows in tasks.values())))
+    return table(("", *(f"`{name}`" for name in tasks)), rows)
+
+
 NAMES = (
     "cross", "rollout", "schedules", "likelihood", "corrupted", "five-questions", "forecasting", "cache", "speed",
-    "speed-scores", "speed-training", "ogbench",
+    "speed-scores", "speed-training", "ogbench", "returns",
 )  # fmt: skip
 TABLES: dict[str, Callable[[], str]] = {
     "cross": cross,
@@ -222,6 +233,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "forecasting": forecasting,
     "cache": cache,
     "ogbench": ogbench,
+    "returns": returns,
     "corrupted": corrupted,
     "world-model": world_model,
     "inverse-dynamics": inverse_dynamics,
