@@ -135,6 +135,9 @@ def _draw(report: Report, policy: Any, folder: Path, chosen: dict[str, Any]) -> 
     from dfplan.evaluation import figures
 
     try:
+        if not figures.has_map(report.env_id):
+            figures.draw_rewards(report, folder / "rewards.png")
+            return
         figures.draw_paths(report, folder / "paths.png")
         if hasattr(policy, "plan_options"):
             record = figures.longest(report.records[: figures.PANELS])
@@ -171,12 +174,15 @@ def report_rows(m: Any) -> list[tuple[str, str]]:
     kind = "score" if m["score"]["strict"]["mean"] is not None else "return"
     rows = [
         ("episodes", str(m["episodes"])),
-        (f"strict {kind}", pm(m[kind]["strict"])),
-        (f"latched {kind}", pm(m[kind]["latched"])),
-        ("success rate", f"{m['success_rate']:.3f}"),
-        ("steps to first reach", pm(m["first_reach_steps"])),
-        ("collisions per episode", pm(m["collisions"])),
+        (f"strict {kind}" if m["success_rate"] is not None else kind, pm(m[kind]["strict"])),
+        *([(f"latched {kind}", pm(m[kind]["latched"]))] if m[kind]["latched"]["mean"] is not None else []),
     ]
+    if m["success_rate"] is not None:
+        rows += [
+            ("success rate", f"{m['success_rate']:.3f}"),
+            ("steps to first reach", pm(m["first_reach_steps"])),
+            ("collisions per episode", pm(m["collisions"])),
+        ]
     seconds = m["plan_seconds"]
     if seconds["median"] is not None:
         rows += [

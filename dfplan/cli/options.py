@@ -13,6 +13,7 @@ from dfplan.errors import unknown_name
 
 if TYPE_CHECKING:
     from dfplan import DFPlanner
+    from dfplan.spaces import Spaces
     from dfplan_policies import Policy
 
 Env = Annotated[str, typer.Option(help="Environment, for example maze2d-large; `dfplan envs` lists them.")]
@@ -138,8 +139,9 @@ def build_policy(
             raise ValueError(
                 f"the policy {entry.name!r} does not plan and has no {names}; leave it out or use --policy df"
             )
-        known = {"controller": _controller(env_id), "oracle": _oracle(env_id), "act_dim": _act_dim(env_id)}
-        return load_policy(spec, seed=seed, device=device, **known)
+        spaces = _spaces(env_id)
+        known = {"controller": _controller(env_id), "oracle": _oracle(env_id), "act_dim": spaces.action.width}
+        return load_policy(spec, seed=seed, device=device, spaces=spaces, **known)
     check_device(device)
     if entry.name == "df":
         options = {**_usual(env_id), **options}
@@ -179,10 +181,11 @@ def _oracle(env_id: str) -> Any:
     from dfplan_envs.maze2d import MazeOracle
 
     env: Any = make_env(env_id)
-    return MazeOracle(env.unwrapped.maze)
+    return MazeOracle(env.unwrapped.maze) if hasattr(env.unwrapped, "maze") else None
 
 
-def _act_dim(env_id: str) -> int:
+def _spaces(env_id: str) -> Spaces:
     from dfplan.evaluation.rollout import make_env
+    from dfplan.spaces import Spaces
 
-    return int(make_env(env_id).action_space.shape[0])  # type: ignore[index]
+    return Spaces.from_env(make_env(env_id))

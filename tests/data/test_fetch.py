@@ -83,6 +83,23 @@ def test_a_good_file_arrives_once(
     assert len(server.asked) == 2
 
 
+def test_other_names_have_their_own_addresses(
+    server: Server,
+    cache: Path,
+    tour: Callable[..., Any],
+    write_h5: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Catches a file of D4RL's other folders asked for in maze2d's, and advice that makes another kind of data."""
+    whole = write_h5(tour()).read_bytes()
+    server.answers["/gym_mujoco_v2/hopper_medium-v2.hdf5"] = (200, whole, len(whole))
+    monkeypatch.setattr("dfplan.data.fetch.ROOT_URL", f"{server.url}/")
+    assert fetch_d4rl("hopper-medium") == cache / "hopper_medium-v2.hdf5"
+    assert [row["env"] for row in cached_d4rl_files()] == ["hopper-medium-v2"]
+    with pytest.raises(ConnectionError, match=r"ant_maze_v2/Ant_maze_big-maze_.*`dfplan data collect --env ID"):
+        fetch_d4rl("antmaze-medium-play-v2")
+
+
 BAD: list[tuple[Callable[[Server, bytes], None], type[Exception], str]] = [
     (lambda server, whole: server.put(whole[:-99], len(whole)), ConnectionError, "cannot download .*sparse-v1.hdf5"),
     (
