@@ -131,6 +131,14 @@ def forecasting() -> str:
     return table(("method", "CRPS_sum, lower is better", "minus Diffusion Forcing with a zig-zag, paired"), rows)
 
 
+def acting_costs() -> str:
+    """What a call of predict costs, in microseconds."""
+    rows = load("acting").get("rows", {})
+    batches = [row["batch"] for row in next(iter(rows.values()), [])]
+    head = ("policy", *(f"{n} environment{'s' if n > 1 else ''}, µs" for n in batches))
+    return table(head, [(name, *(f"{row['median_us']:.0f}" for row in found)) for name, found in rows.items()])
+
+
 def cache() -> str:
     """Milliseconds per control step with and without memory."""
     rows = [
@@ -221,8 +229,8 @@ def returns() -> str:
 
 
 NAMES = (
-    "cross", "rollout", "schedules", "likelihood", "corrupted", "five-questions", "forecasting", "cache", "speed",
-    "speed-scores", "speed-training", "ogbench", "returns",
+    "cross", "rollout", "schedules", "likelihood", "corrupted", "five-questions", "forecasting", "cache", "acting",
+    "speed", "speed-scores", "speed-training", "ogbench", "returns",
 )  # fmt: skip
 TABLES: dict[str, Callable[[], str]] = {
     "cross": cross,
@@ -232,6 +240,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "guided-maze": guided_maze,
     "forecasting": forecasting,
     "cache": cache,
+    "acting-costs": acting_costs,
     "ogbench": ogbench,
     "returns": returns,
     "corrupted": corrupted,

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if args.short:
         args.steps, args.episodes = 200, 2
     limit = 40 if args.short else None
-    every = max(1, args.steps // 12)
+    every = args.steps // (3 if args.short else 12)
 
     def environments(n: int) -> Any:
         return make_vec_env(lambda: goal_env(args.env, limit), n, seed=0)  # each in a Monitor

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     sizes, limit = ("umaze", "medium", "large"), None
     if args.short:
         args.steps, args.episodes, args.seeds, limit, sizes = 150, 1, 1, 50, ("umaze", "medium")
-    every, starts = max(1, args.steps // 8), range(1000, 1000 + args.episodes)
+    every, starts = args.steps // (2 if args.short else 8), range(1000, 1000 + args.episodes)
     tests = {size: env_of(size, limit, args.ahead) for size in sizes}
 
     def run(seed: int) -> list[dict[str, float]]:

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     limit = None
     if args.short:
         args.steps, args.episodes, args.seeds, limit = 120, 2, 1, 40
-    every, starts = max(1, args.steps // 12), range(1000, 1000 + args.episodes)
+    every, starts = args.steps // (3 if args.short else 12), range(1000, 1000 + args.episodes)
 
     def base() -> DFPolicy:
         follow = {"lookahead": args.lookahead, "gain_p": 4.0}  # short-sighted and soft: it leaves room

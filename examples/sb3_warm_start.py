@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     limit = None
     if args.short:
         args.steps, args.fill, args.pretrain, args.episodes, args.seeds, limit = 120, 80, 10, 2, 1, 40
-    every, starts = max(1, args.steps // 15), range(1000, 1000 + args.episodes)
+    every, starts = args.steps // (3 if args.short else 15), range(1000, 1000 + args.episodes)
 
     def teacher() -> Any:
         return DFPolicy(planner(), **CHEAP) if args.policy == "df" else load_policy(args.policy, act_dim=2)

@@ -65,6 +65,11 @@ def fill_replay_buffer(
             f"fill_replay_buffer needs an environment, steps of at least 1 and noise of at least 0, got env={env}, "
             f"steps={steps}, noise={noise}"
         )
+    if model.get_vec_normalize_env() is not None:
+        raise ValueError(
+            "fill_replay_buffer stores what the environment shows, but the model's is in a VecNormalize; "
+            "build the model on the bare environment"
+        )
     rng, n = np.random.default_rng(seed), int(env.num_envs)
     observation, state, starts = env.reset(), None, np.ones(n, dtype=bool)
     sums, returns, taken = np.zeros(n), [], 0

@@ -80,7 +80,8 @@ class PlannerGoalWrapper(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.
         """Reset the environment, plan and show the first sub-goal."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._episode = self._episode + 1 if seed is None else seed
-        self._plans, self._step, self._reached = 0, 0, 0
+        self._plans, self._step, self._reached, self._done = 0, 0, 0, False
+        self._subgoal: Any = None
         self._observation = observation
         self._plan()
         self._choose()
@@ -94,8 +95,8 @@ class PlannerGoalWrapper(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.
         self._observation, self._step = observation, self._step + 1
         shown = self._shown()
         own = float(self.compute_reward(shown["achieved_goal"], shown["desired_goal"], info))
+        self._reached += own == 0.0 and not self._done
         self._done = own == 0.0
-        self._reached += self._done
         extra = {"env_reward": reward, "is_success": bool(info.get("success", False)), "reached": self._reached}
         return shown, own, terminated, truncated, {**info, **extra}
 
@@ -129,8 +130,10 @@ class PlannerGoalWrapper(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.
         self._at += int(distance.argmin())
         ahead = min(self._at + 10, len(self._path) - 1)
         space: Any = self.observation_space["desired_goal"]  # type: ignore[index]
-        self._subgoal = np.clip(self._path[ahead], space.low, space.high).astype(space.dtype)
-        self._done, self._shown_at = False, self._step
+        chosen = np.clip(self._path[ahead], space.low, space.high).astype(space.dtype)
+        if self._subgoal is None or not np.array_equal(chosen, self._subgoal):
+            self._done = False  # the goal itself is reached once, however long it is held
+        self._subgoal, self._shown_at = chosen, self._step
 
 
 def _proposer(source: Any, seed: int, options: dict[str, Any]) -> Propose:
