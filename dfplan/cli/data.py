@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -140,10 +141,12 @@ def import_file(
     """Turn one of D4RL's HDF5 files into the same form: real transitions, rewards on the state after the step."""
     with stops_cleanly():
         from dfplan.cli.data_import import import_d4rl
-        from dfplan.data.d4rl_names import env_of_file
+        from dfplan.data.d4rl_names import env_of_file, resolve_d4rl
 
         begin = time.perf_counter()
         known = env if env is not None else env_of_file(file)
+        with contextlib.suppress(ValueError):  # not a name of D4RL's
+            known = resolve_d4rl(known) if known is not None else None
         dataset_id = dataset_id or f"d4rl-hdf5/{known or import_name(file)}"
         check_outputs(dataset_id, minari, npz, overwrite)
         episodes, spec, warning = import_d4rl(file, known, rewards, relabel, kind)

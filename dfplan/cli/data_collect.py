@@ -79,7 +79,7 @@ def collect_command(
         config = CollectConfig(seed, noise, epsilon, max_steps, batched)
         name = f"{_slug(env)}-{_slug(policy.partition(':')[0])}"
         dataset_id = dataset_id or (f"collected/{name}-v0" if npz is None else None)
-        check_outputs(dataset_id or "", dataset_id is not None, npz, overwrite)
+        check_outputs(dataset_id or "", dataset_id is not None, npz, overwrite, "--npz FILE.npz")
         made = make_env(env, max_steps)
         acting = build_policy(policy, made, seed, checkpoint, config)
         what = _identity(env, policy, checkpoint, config, num_envs)
@@ -212,9 +212,7 @@ def build_policy(spec: str, env: Env[Any, Any], seed: int, checkpoint: str | Non
     return load_policy(spec, seed=seed, act_dim=shape[0] if shape else None)
 
 
-def _identity(
-    env: str, policy: str, checkpoint: str | None, config: CollectConfig, num_envs: int
-) -> dict[str, Any]:  # fmt: skip
+def _identity(env: str, policy: str, checkpoint: str | None, config: CollectConfig, num_envs: int) -> dict[str, Any]:
     """Say what the episodes depend on: files by their content, so that another folder is the same run."""
     from dataclasses import asdict
 

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,8 +16,6 @@ import typer
 if TYPE_CHECKING:
     from dfplan.data import Episodes
     from dfplan.data.trajectories import Trajectories
-
-Advance = Callable[..., None]
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object to standard output and nothing else there.")
@@ -58,37 +56,42 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
+class Advance:
+    """Move a progress bar: call it with the amount, and with the total where that was not known before."""
+
+    def __init__(self, bar: Any, pause_s: float) -> None:
+        self._bar, self._pause_s, self._shown = bar, pause_s, time.perf_counter()
+
+    def __call__(self, amount: int, found_total: int | None = None) -> None:
+        """Advance the bar."""
+        self._bar.total = self._bar.total or found_total
+        self._bar.update(amount)
+
+    def note(self, text: str) -> None:
+        """Show a text behind the bar, no more often than the bar is drawn."""
+        self._bar.set_postfix_str(text, refresh=False)
+        if time.perf_counter() - self._shown > self._pause_s:
+            self._shown = time.perf_counter()
+            self._bar.refresh()
+
+
 @contextmanager
 def progress_bar(label: str, total: int | None, unit: str = "steps") -> Iterator[Advance]:
-    """Show a bar with rate and remaining time on standard error; yield the function that advances it.
-
-    That function takes the amount, and the total where it was not known before; its `note` shows a text behind the bar.
-    """
+    """Show a bar with rate and remaining time on standard error; yield what advances it."""
     from tqdm import tqdm
 
     pause_s = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants fewer lines
     with tqdm(total=total, desc=label, unit=unit, unit_scale=True, file=sys.stderr, mininterval=pause_s) as bar:
-
-        def advance(amount: int, found_total: int | None = None) -> None:
-            bar.total = bar.total or found_total
-            bar.update(amount)
-
-        def note(text: str) -> None:
-            bar.set_postfix_str(text, refresh=False)
-            if time.perf_counter() - shown[0] > pause_s:
-                shown[0] = time.perf_counter()
-                bar.refresh()
-
-        shown = [time.perf_counter()]
-        advance.note = note  # type: ignore[attr-defined]
-        yield advance
+        yield Advance(bar, pause_s)
 
 
 def authors(author: str, email: str | None) -> dict[str, Any]:
     return {"author": {author}, **({"author_email": {email}} if email else {})}
 
 
-def check_outputs(dataset_id: str, minari: bool, npz: Path | None, overwrite: bool) -> None:
+def check_outputs(
+    dataset_id: str, minari: bool, npz: Path | None, overwrite: bool, file_only: str = "--no-minari --npz FILE.npz"
+) -> None:
     """Refuse, before any work, what could not be written after it."""
     if not minari and npz is None:
         raise ValueError("nothing to write: --no-minari needs --npz FILE.npz")
@@ -103,7 +106,7 @@ def check_outputs(dataset_id: str, minari: bool, npz: Path | None, overwrite: bo
         try:
             require_minari()
         except ImportError as error:
-            raise ImportError(f"{error}; or write the compact file only: --no-minari --npz FILE.npz") from error
+            raise ImportError(f"{error}; or write the compact file only: {file_only}") from error
 
 
 def write_outputs(

@@ -124,7 +124,7 @@ def _short(source: str) -> str:
 def _check(dataset_id: str | None, npz: Path | None, overwrite: bool) -> None:
     if dataset_id is None and npz is None:
         raise ValueError("name the result: --id ID for a Minari dataset, --npz FILE.npz for a file, or both")
-    check_outputs(dataset_id or "", dataset_id is not None, npz, overwrite)
+    check_outputs(dataset_id or "", dataset_id is not None, npz, overwrite, "--npz FILE.npz")
 
 
 def _write(

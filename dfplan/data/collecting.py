@@ -106,7 +106,8 @@ def collect(
     check_exploration(envs[0].action_space, config, policy is not None)
     for first in range(0, len(numbers), len(envs)):
         group = [_Running(env, number, config) for env, number in zip(envs, numbers[first:], strict=False)]
-        asker = _Together(policy, group) if config.batched and policy is not None else _Alone(policy, group)
+        together = config.batched and policy is not None
+        asker: _Alone | _Together = _Together(policy, group) if together else _Alone(policy, group)
         active = list(range(len(group)))
         while active:
             answers = asker.actions(active)
@@ -125,7 +126,9 @@ class _Running:
         self.env, self.number, self.config = env, number, config
         self.draws = np.random.default_rng([config.seed, number, NOISE_STREAM])
         self.now, _ = env.reset(seed=reset_seed(config.seed, number))
-        self.seen, self.actions, self.rewards = [_copy(self.now)], [], []  # type: ignore[var-annotated]
+        self.seen: list[Any] = [_copy(self.now)]
+        self.actions: list[Any] = []
+        self.rewards: list[float] = []
         self.terminated = False
 
     def step(self, answer: Any | None) -> bool:

@@ -81,10 +81,10 @@ def _observation_codec(space: Space[Any], observations: Observations) -> Observa
     return ObservationCodec.from_space(space, samples if isinstance(samples, dict) else None)
 
 
-def rows_of(observations: Observations, rows: slice) -> Observations:
+def rows_of(observations: Any, rows: slice) -> Any:
     """Cut rows out of an array, or out of each array of a (nested) dict."""
     if isinstance(observations, dict):
-        return {key: rows_of(array, rows) for key, array in observations.items()}  # type: ignore[misc]
+        return {key: rows_of(array, rows) for key, array in observations.items()}
     return observations[rows]
 
 
