@@ -25,9 +25,9 @@ STATE, ENVIRONMENT, GOAL = "observation.state", "observation.environment_state",
 class LeRobotAdapter:
     """Serve tensors by name, a batch at a time, as lerobot's evaluation and robot loops ask for them.
 
-    Observations come as ``observation.state`` (B, O), the columns that the model was trained on. A goal (B, G) comes as ``observation.goal``, or as
-    ``observation.environment_state``; other keys are not looked at. With a planner, actions come in chunks of its own
-    actions along a plan; with a policy, one at a time, and its state is kept here.
+    Observations come as ``observation.state`` (B, O), the columns that the model was trained on. A goal (B, G) comes as
+    ``observation.goal``, or as ``observation.environment_state``; other keys are not looked at. With a planner, actions
+    come in chunks of its own actions along a plan; with a policy, one at a time, and its state is kept here.
 
     Args:
         source: A `dfplan.DFPlanner`, or anything with ``predict``.
