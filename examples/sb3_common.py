@@ -74,14 +74,13 @@ def judged(policy: Any, env: Any, seeds: Sequence[int]) -> dict[str, float]:
 def learn(
     model: Any, judge: Callable[[], dict[str, float]], steps: int, every: int, label: str
 ) -> list[dict[str, float]]:
-    """Train, and judge before it, every so many steps and after it."""
+    """Train, and judge before it, every so many steps and after it; counted are the steps that were really taken."""
     curve, began = [{"steps": 0, **judge()}], time.perf_counter()
-    while curve[-1]["steps"] < steps:
-        done = int(curve[-1]["steps"])
+    while (done := int(curve[-1]["steps"])) < steps:
         model.learn(min(every, steps - done), reset_num_timesteps=done == 0, progress_bar=False)
-        curve.append({"steps": done + min(every, steps - done), **judge()})
+        curve.append({"steps": int(model.num_timesteps), **judge()})
         seconds = time.perf_counter() - began
-        left = seconds * (steps - curve[-1]["steps"]) / curve[-1]["steps"]
+        left = seconds * max(0, steps - curve[-1]["steps"]) / curve[-1]["steps"]
         found = ", ".join(f"{k} {v:.3g}" for k, v in curve[-1].items())
         say(f"{label}: {found} ({seconds:.0f} s, {left:.0f} s left)")
     return curve

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sb3_common import CHEAP, finish, goal_env, level_line, options, part, planner, say
+from sb3_common import CHEAP, finish, goal_env, options, part, planner, say
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     result = {"levels": part(args, "levels", levels), "sac": part(args, "sac", training)}
     sac = result["sac"]
     lines = [Line("SAC", sac["steps"], sac["mean"])]
-    lines += [level_line(name, row["by_callback"], args.steps) for name, row in result["levels"].items()]
+    lines += [Line(name, [0, args.steps], 2 * [row["by_callback"]]) for name, row in result["levels"].items()]
     try:
         seen = goal_env(args.env, limit, render_mode="rgb_array")
         frames = run_episode(pool["planner"], seen, 0, frame_every=4).frames

@@ -64,7 +64,7 @@ def policies(folder: Path, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {
         "df, path": DFPolicy(path),
         "df, diffused_actions": DFPolicy(path, "diffused_actions"),
-        "df, path, interleaved tokens": DFPolicy(tokens),  # type: ignore[arg-type]
+        "df, path, interleaved tokens": DFPolicy(tokens),
         "act": ActPolicy(tokens),
         "waypoint": load_policy("waypoint", controller=partial(WaypointController, "umaze")),
         "mlp (its network included)": load_policy(f"mlp:{_actor(folder, seed)}"),
@@ -82,7 +82,7 @@ def _actor(folder: Path, seed: int) -> Path:
     from safetensors.numpy import save_file
 
     rng, widths = np.random.default_rng(seed), [OBS, 64, 64, ACT]
-    tensors = {}
+    tensors: dict[str, Any] = {}
     for i, (a, b) in enumerate(pairwise(widths)):
         tensors |= {f"layer.{i}.weight": rng.normal(size=(b, a)) / np.sqrt(a), f"layer.{i}.bias": np.zeros(b)}
     header = {
@@ -111,10 +111,11 @@ def _algorithm(folder: Path, seed: int) -> Path:
     return folder / "sac.zip"
 
 
-def timed(policy: Any, places: np.ndarray, batch: int) -> list[float]:
+def timed(policy: Any, places: Any, batch: int) -> list[float]:
     """Return the seconds of every call along an episode of ``batch`` equal environments."""
     goal = np.tile(GOAL, (batch, 1))
-    seconds, state = [], None
+    seconds: list[float] = []
+    state = None
     for place in places:
         observation = {"observation": np.tile(place, (batch, 1)), "desired_goal": goal}
         began = time.perf_counter()
@@ -144,7 +145,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], N
     return {"rows": rows, "target_us": TARGET_US, "within": ours[worst] <= TARGET_US, "headline": [headline]}
 
 
-def _row(policy: Any, places: np.ndarray, batch: int, repeats: int) -> dict[str, Any]:
+def _row(policy: Any, places: Any, batch: int, repeats: int) -> dict[str, Any]:
     """Time one policy at one batch size; plans that are due count in the mean, hardly in the median."""
     seconds = [s for _ in range(repeats) for s in timed(policy, places, batch)[1:]]
     return {

@@ -25,9 +25,9 @@ STATE, ENVIRONMENT, GOAL = "observation.state", "observation.environment_state",
 class LeRobotAdapter:
     """Serve tensors by name, a batch at a time, as lerobot's evaluation and robot loops ask for them.
 
-    Observations come as ``observation.state`` (B, O). A goal (B, G) comes as ``observation.goal``, or as
-    ``observation.environment_state``; other keys are not looked at. With a planner, actions come in chunks of its own
-    actions along a plan; with a policy, one at a time, and its state is kept here.
+    Observations come as ``observation.state`` (B, O), the columns that the model was trained on. A goal (B, G) comes as
+    ``observation.goal``, or as ``observation.environment_state``; other keys are not looked at. With a planner, actions
+    come in chunks of its own actions along a plan; with a policy, one at a time, and its state is kept here.
 
     Args:
         source: A `dfplan.DFPlanner`, or anything with ``predict``.
@@ -35,7 +35,8 @@ class LeRobotAdapter:
             the stride by default, for a policy always 1.
         goal: (G,), for batches that bring none.
         seed: With the number of the episode, the row and a count, decides all draws.
-        clip: Bound of a planner's actions; None leaves them as they are.
+        clip: Bound of a planner's actions, where its checkpoint does not know the action space; None leaves them as
+            they are.
         **plan_options: Passed to ``planner.plan``: ``samples``, ``schedule``, ``steps`` ...
 
     Raises:
@@ -156,5 +157,8 @@ class LeRobotAdapter:
             state.float().cpu(), None if goal is None else goal.float().cpu(), actions=True, generator=generators,
             **self.plan_options,
         )  # fmt: skip
-        actions: Tensor = plan.actions[:, : self.n_action_steps].to(state.device)
-        return actions if self.clip is None else actions.clamp(-self.clip, self.clip)
+        actions: Tensor = plan.actions[:, : self.n_action_steps]
+        spaces = getattr(planner, "spaces", None)
+        if spaces is not None:  # the model's actions are columns in [-1, 1] there
+            return torch.as_tensor(spaces.action.decode(actions.cpu().numpy()), device=state.device)
+        return (actions if self.clip is None else actions.clamp(-self.clip, self.clip)).to(state.device)

@@ -64,7 +64,8 @@ class Case:
 
     def act(self, t: int, state: Any, starts: Any = None, rows: Any = slice(None), **options: Any) -> tuple[Array, Any]:
         """Ask for the actions at a step, for some rows."""
-        return ask(self.policy, pick(self.observations[t], rows), state, starts, **options)
+        found: tuple[Array, Any] = ask(self.policy, pick(self.observations[t], rows), state, starts, **options)
+        return found
 
     def roll(self, state: Any, first: int = 0, last: int | None = None, rows: Any = slice(None)) -> tuple[Array, Any]:
         """Return the actions (steps, n, ...) along the observations of some steps, and the state after them."""

@@ -7,6 +7,7 @@ import inspect
 import pickle
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -222,20 +223,25 @@ def _copies(case: Case) -> None:
     wanted, _ = case.roll(state, half)
     for name, way in (("pickle", _pickled), ("deepcopy", copy.deepcopy)):
         rule = f"a state can be copied by {name}, and the copy is as good"
-        twin = _answer(case, "copies", rule, lambda way=way: way(state))  # type: ignore[misc]
-        found = _answer(case, "copies", rule, lambda twin=twin: case.roll(twin, half)[0])  # type: ignore[misc]
+        twin = _answer(case, "copies", rule, partial(way, state))
+        found = _answer(case, "copies", rule, partial(case.roll, twin, half))[0]
         if not np.array_equal(found, wanted):
             raise PolicyCheckError("copies", rule, _apart(found, wanted), "keep plain arrays in the state")
     for name, way in (("pickle", _pickled), ("deepcopy", copy.deepcopy)):
         if _saves_itself(case.policy):
             continue
         rule = f"a policy can be copied by {name}, and the copy acts the same"
-        other = _answer(case, "copies", rule, lambda way=way: way(case.policy))  # type: ignore[misc]
+        other = _answer(case, "copies", rule, partial(way, case.policy))
         twin_case = Case(other, case.space, case.observations)
         found = twin_case.roll(twin_case.begin(range(case.rows)))[0]
         if not np.array_equal(found, case.roll(case.begin(range(case.rows)))[0]):
             seen = "a copy with other actions"
             raise PolicyCheckError("copies", rule, seen, "keep open files, lambdas and threads out of the policy")
+
+
+def _whole(case: Case) -> Array:
+    """Return the actions of whole episodes."""
+    return case.roll(case.begin(range(case.rows)))[0]
 
 
 def _pickled(thing: Any) -> Any:
@@ -251,10 +257,7 @@ def _precision(case: Case) -> None:
     single = case.mapped(lambda v: v.astype(np.float32) if v.dtype.kind == "f" else v)
     double = single.mapped(lambda v: v.astype(np.float64) if v.dtype.kind == "f" else v)
     rule = "float32 and float64 observations of equal value give the same action"
-    one, two = (
-        _answer(c, "precision", rule, lambda c=c: c.roll(c.begin(range(c.rows)))[0])  # type: ignore[misc]
-        for c in (single, double)
-    )
+    one, two = (_answer(c, "precision", rule, partial(_whole, c)) for c in (single, double))
     if not _close(one, two):
         raise PolicyCheckError(
             "precision", rule, _apart(one, two), "cast the observation first, np.asarray(o, dtype=...)"
@@ -265,7 +268,7 @@ def _memory_layout(case: Case) -> None:
     rule = "an observation need not be contiguous in memory"
     wanted, _ = case.roll(case.begin(range(case.rows)))
     odd = case.mapped(_apart_in_memory)
-    found = _answer(odd, "layout", rule, lambda: odd.roll(odd.begin(range(odd.rows)))[0])
+    found = _answer(odd, "layout", rule, partial(_whole, odd))
     if not _close(wanted, found):
         raise PolicyCheckError(
             "layout", rule, _apart(found, wanted), "use np.ascontiguousarray before you view its memory"

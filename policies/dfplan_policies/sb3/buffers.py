@@ -72,7 +72,8 @@ def fill_replay_buffer(
         )
     rng, n = np.random.default_rng(seed), int(env.num_envs)
     observation, state, starts = env.reset(), None, np.ones(n, dtype=bool)
-    sums, returns, taken = np.zeros(n), [], 0
+    sums, taken = np.zeros(n), 0
+    returns: list[float] = []
     while taken < steps:
         actions, state = policy.predict(observation, state=state, episode_start=starts, deterministic=True)
         scaled, actions = _scaled(model, np.asarray(actions), noise, rng)

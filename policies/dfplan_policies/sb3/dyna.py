@@ -46,7 +46,7 @@ def imagined_transitions(
     Args:
         planner: A `dfplan.DFPlanner` whose states see actions (interleaved tokens) and whose tokens are one step each.
         observations: (B, O), where the roll-outs begin.
-        actions: (B, n, A), 1 <= n <= the planner's horizon.
+        actions: (B, n, A) as the environment takes them, 1 <= n <= the planner's horizon.
         reward: Of each step; what the environment's own formula says of imagined states.
         generator: Of the noise, a `torch.Generator`.
         steps: Denoising steps per imagined state; with one it is the mean.
@@ -71,7 +71,9 @@ def imagined_transitions(
     starts, actions = np.atleast_2d(np.asarray(observations)), np.asarray(actions, dtype=np.float64)
     if actions.ndim != 3 or len(actions) != len(starts):
         raise ValueError(f"actions must have shape ({len(starts)}, n, A), got {actions.shape}; one row per observation")
-    found = planner.imagine(starts.astype(np.float32), actions.astype(np.float32), steps=steps, generator=generator)
+    spaces = getattr(planner, "spaces", None)
+    columns = actions if spaces is None else spaces.action.encode(actions)
+    found = planner.imagine(starts.astype(np.float32), columns.astype(np.float32), steps=steps, generator=generator)
     states = as_numpy(found)
     before, after = (s.reshape(-1, states.shape[-1]) for s in (states[:, :-1], states[:, 1:]))
     done = actions.reshape(-1, actions.shape[-1])

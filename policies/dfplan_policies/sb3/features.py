@@ -9,7 +9,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
 
-class RelativeGoal(BaseFeaturesExtractor):  # type: ignore[misc]
+class RelativeGoal(BaseFeaturesExtractor):
     """Show ``desired_goal - achieved_goal`` and some columns of the observation, and so forget where the maze is.
 
     What an agent learns in one maze then holds in another. Hindsight (HER) works as ever, since the goals themselves

@@ -44,7 +44,8 @@ class ResidualActionWrapper(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.uti
         if not scale > 0:
             raise ValueError(f"scale must be positive, got {scale}; 0.3 lets the agent change a third of the range")
         self.scale, self.observe_base = scale, observe_base
-        self._box, self._half = box, (box.high - box.low) / 2
+        self._box: Any = box
+        self._half = (box.high - box.low) / 2
         self._agent, self._episode = AgentLoop(policy), -1
         self._numbered = isinstance(policy, NumberedPolicy)
         self._seen: Any = None
@@ -98,5 +99,6 @@ class ResidualActionWrapper(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.uti
             return spaces.Dict({**space.spaces, "base_action": self._box})
         if isinstance(space, spaces.Box) and len(space.shape) == 1:
             low, high = np.concatenate([space.low, self._box.low]), np.concatenate([space.high, self._box.high])
-            return spaces.Box(low.astype(space.dtype), high.astype(space.dtype), dtype=space.dtype.type)
+            kind: Any = space.dtype
+            return spaces.Box(low.astype(kind), high.astype(kind), dtype=kind.type)
         raise ValueError(f"observe_base needs vector or dict observations, got {space}; pass observe_base=False")

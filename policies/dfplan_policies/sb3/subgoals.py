@@ -73,6 +73,7 @@ class PlannerGoalWrapper(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.
         self.propose: Propose = _proposer(source, seed, plan_options)
         self.ahead, self.radius, self.patience = ahead, radius, patience
         self.replan_every, self.astray = replan_every, astray
+        self._place: Any = space["desired_goal"]
         self.observation_space = spaces.Dict({key: space[key] for key in keys})
         self._episode = -1
 
@@ -129,8 +130,7 @@ class PlannerGoalWrapper(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.
             distance = np.linalg.norm(self._path[:40] - here, axis=1)
         self._at += int(distance.argmin())
         ahead = min(self._at + 10, len(self._path) - 1)
-        space: Any = self.observation_space["desired_goal"]  # type: ignore[index]
-        chosen = np.clip(self._path[ahead], space.low, space.high).astype(space.dtype)
+        chosen = np.clip(self._path[ahead], self._place.low, self._place.high).astype(self._place.dtype)
         if self._subgoal is None or not np.array_equal(chosen, self._subgoal):
             self._done = False  # the goal itself is reached once, however long it is held
         self._subgoal, self._shown_at = chosen, self._step
