@@ -131,6 +131,14 @@ def forecasting() -> str:
     return table(("method", "CRPS_sum, lower is better", "minus Diffusion Forcing with a zig-zag, paired"), rows)
 
 
+def acting_costs() -> str:
+    """What a call of predict costs, in microseconds."""
+    rows = load("acting").get("rows", {})
+    batches = [row["batch"] for row in next(iter(rows.values()), [])]
+    head = ("policy", *(f"{n} environment{'s' if n > 1 else ''}, µs" for n in batches))
+    return table(head, [(name, *(f"{row['median_us']:.0f}" for row in found)) for name, found in rows.items()])
+
+
 def cache() -> str:
     """Milliseconds per control step with and without memory."""
     rows = [
@@ -209,9 +217,20 @@ def ogbench() -> str:
     return table(head, rows)
 
 
+def returns() -> str:
+    """Returns on data of mixed quality, by task."""
+    tasks = load("returns").get("tasks", {})
+    keys = [key for rows in tasks.values() for key in rows]
+    rows = []
+    for key in dict.fromkeys(keys):
+        label = next(rows[key]["label"] for rows in tasks.values() if key in rows)
+        rows.append((label, *(pm(rows[key]["returns"], 0) if key in rows else "-" for rows in tasks.values())))
+    return table(("", *(f"`{name}`" for name in tasks)), rows)
+
+
 NAMES = (
-    "cross", "rollout", "schedules", "likelihood", "corrupted", "five-questions", "forecasting", "cache", "speed",
-    "speed-scores", "speed-training", "ogbench",
+    "cross", "rollout", "schedules", "likelihood", "corrupted", "five-questions", "forecasting", "cache", "acting",
+    "speed", "speed-scores", "speed-training", "ogbench", "returns",
 )  # fmt: skip
 TABLES: dict[str, Callable[[], str]] = {
     "cross": cross,
@@ -221,7 +240,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "guided-maze": guided_maze,
     "forecasting": forecasting,
     "cache": cache,
+    "acting-costs": acting_costs,
     "ogbench": ogbench,
+    "returns": returns,
     "corrupted": corrupted,
     "world-model": world_model,
     "inverse-dynamics": inverse_dynamics,

@@ -21,6 +21,8 @@ class Recipe:
         dt_s: Seconds per environment step.
         planner: Defaults of the planner that are stored in the checkpoint.
         policy: Arguments of `DFPolicy` with which `dfplan eval` and the benchmarks act.
+        tokens: Kind of token.
+        discount: Of returns, per step; None for tasks that are about goals alone.
     """
 
     stride: int
@@ -30,7 +32,12 @@ class Recipe:
     dt_s: float = 0.01
     planner: Mapping[str, Any] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)
+    tokens: str = "path"
+    discount: float | None = None
 
+
+# What any other environment is trained with: bundles of four steps, eight of them; no data are made for it.
+GENERAL = Recipe(stride=4, horizon=8, steps=5_000, data_steps=0, dt_s=0.05, tokens="bundle")
 
 RECIPES: dict[str, Recipe] = {
     "maze2d-umaze": Recipe(stride=8, horizon=24, steps=3_000, data_steps=1_000_000),

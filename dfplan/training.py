@@ -25,6 +25,7 @@ from dfplan.errors import unknown_name
 from dfplan.inverse_training import InverseTraining, fit_inverse
 from dfplan.models import Network, NetworkConfig, TransformerConfig, TransformerDenoiser, kind_of, make_denoiser
 from dfplan.objective import TEACHER_FORCING, ObjectiveConfig, diffusion_forcing_loss
+from dfplan.spaces import Spaces
 from dfplan.tokens import Normalizer, TokenSpec
 from dfplan.training_state import STATE, load_state, save_state
 from dfplan.windows import Batch, EpisodeArrays, WindowSampler
@@ -181,6 +182,7 @@ def train(
     provenance: dict[str, Any] | None = None,
     device: str = "cpu",
     log: Log | None = None,
+    spaces: Spaces | None = None,
 ) -> Path:
     """Train a denoiser, or go on with the run that ``folder`` holds.
 
@@ -198,6 +200,7 @@ def train(
         planner: Defaults of the planner, stored.
         provenance: Where it all comes from, stored.
         device: ``"cpu"``, ``"cuda"``, ...; ignored under torchrun with GPUs, where each process takes its own.
+        spaces: How columns follow from the environment's spaces, stored; None if they are the same.
         log: Called on rank 0 after every step with step, loss and so on.
 
     Returns:
@@ -212,15 +215,16 @@ def train(
         if world > 1 and torch.cuda.is_available():
             device = f"cuda:{rank % torch.cuda.device_count()}"
         return _train(
-            episodes, spec, norm, config, folder, rank, world, torch.device(device), name, env, planner, provenance, log
-        )
+            episodes, spec, norm, config, folder, rank, world, torch.device(device), name, env, planner, provenance,
+            log, spaces,
+        )  # fmt: skip
 
 
 def _train(
     episodes: EpisodeArrays, spec: TokenSpec, norm: Normalizer, config: TrainConfig, folder: Path, rank: int, world:
         int,
     device: torch.device, name: str, env: str, planner: dict[str, Any] | None, provenance: dict[str, Any] | None, log:
-        Log | None,
+        Log | None, spaces: Spaces | None,
 ) -> Path:  # fmt: skip
     if config.batch % world:
         raise ValueError(f"batch must be divisible by the number of processes, got {config.batch} and {world}")
@@ -240,7 +244,7 @@ def _train(
         identity["returns"] = norm.returns.to_dict()
     step = load_state(folder / "state", model, optimizer, ema, identity) if resumed else 0
     meta = {**(provenance or {}), "training": config.to_dict()}
-    checkpoint = Checkpoint(name, env, model, spec, norm, planner or {}, meta)
+    checkpoint = Checkpoint(name, env, model, spec, norm, planner or {}, meta, spaces)
     bf16 = use_bf16(config.precision, device)
     began, first = time.perf_counter(), step
     while step < config.steps:

@@ -147,10 +147,9 @@ def make_env(env_id: str, max_steps: int | None = None) -> Env[Any, Any]:
     """
     import gymnasium
 
-    import dfplan_envs
     from dfplan.data.trajectories import check_spaces
+    from dfplan_envs.wrappers import show_goal
 
-    known = {info.id for info in dfplan_envs.list_envs()}
     name = env_id
     if env_id not in gymnasium.registry and ":" not in env_id:
         name = _complete(env_id)
@@ -162,10 +161,7 @@ def make_env(env_id: str, max_steps: int | None = None) -> Env[Any, Any]:
             str(error) or f"its package fails with {type(error).__name__}, perhaps for another version of a simulator"
         )
         raise ValueError(f"cannot make the environment {env_id!r}: {told}") from error
-    if name in known:
-        from dfplan_envs.wrappers import GoalObservation
-
-        made = GoalObservation(made)
+    made = show_goal(made)
     check_spaces(made.observation_space, made.action_space)
     if made.spec is not None and made.spec.max_episode_steps is None and max_steps is None:
         raise ValueError(f"{env_id} has no time limit, so an episode may never end; pass --max-steps")

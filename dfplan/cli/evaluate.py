@@ -39,6 +39,10 @@ def evaluate_command(
     ] = None,
     action_steps: Annotated[int | None, typer.Option(help="diffused_actions: denoising steps per action.")] = None,
     warm_start: Annotated[bool | None, typer.Option(help="Start a re-plan from the plan in use.")] = None,
+    target_return: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBER|none", help="Return to ask for, in rewards per step, if there are returns."),
+    ] = None,
     tasks: Annotated[
         str | None,
         typer.Option(help="OGBench: 'all' or for example 1,3; --episodes of each, success with Wilson intervals."),
@@ -71,6 +75,7 @@ def evaluate_command(
         replan_every=replan_every,
         action_steps=action_steps,
         warm_start=warm_start,
+        target_return=o.number_or_word(target_return),
     )
     built = o.build_policy(policy, env_id, seed=seed, checkpoint=checkpoint, device=device, options=chosen)
     if tasks is not None:
@@ -135,6 +140,9 @@ def _draw(report: Report, policy: Any, folder: Path, chosen: dict[str, Any]) -> 
     from dfplan.evaluation import figures
 
     try:
+        if not figures.has_map(report.env_id):
+            figures.draw_rewards(report, folder / "rewards.png")
+            return
         figures.draw_paths(report, folder / "paths.png")
         if hasattr(policy, "plan_options"):
             record = figures.longest(report.records[: figures.PANELS])
@@ -171,12 +179,15 @@ def report_rows(m: Any) -> list[tuple[str, str]]:
     kind = "score" if m["score"]["strict"]["mean"] is not None else "return"
     rows = [
         ("episodes", str(m["episodes"])),
-        (f"strict {kind}", pm(m[kind]["strict"])),
-        (f"latched {kind}", pm(m[kind]["latched"])),
-        ("success rate", f"{m['success_rate']:.3f}"),
-        ("steps to first reach", pm(m["first_reach_steps"])),
-        ("collisions per episode", pm(m["collisions"])),
+        (f"strict {kind}" if m["success_rate"] is not None else kind, pm(m[kind]["strict"])),
+        *([(f"latched {kind}", pm(m[kind]["latched"]))] if m[kind]["latched"]["mean"] is not None else []),
     ]
+    if m["success_rate"] is not None:
+        rows += [
+            ("success rate", f"{m['success_rate']:.3f}"),
+            ("steps to first reach", pm(m["first_reach_steps"])),
+            ("collisions per episode", pm(m["collisions"])),
+        ]
     seconds = m["plan_seconds"]
     if seconds["median"] is not None:
         rows += [

@@ -13,6 +13,7 @@ from dfplan.errors import unknown_name
 
 if TYPE_CHECKING:
     from dfplan import DFPlanner
+    from dfplan.spaces import Spaces
     from dfplan_policies import Policy
 
 Env = Annotated[str, typer.Option(help="Environment, for example maze2d-large; `dfplan envs` lists them.")]
@@ -40,6 +41,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard outpu
 def given(**options: Any) -> dict[str, Any]:
     """Keep the options that were given."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def number_or_word(text: str | None) -> float | str | None:
+    """Read a number; a word stays one."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def base_name(env_id: str) -> str:
@@ -138,8 +147,9 @@ def build_policy(
             raise ValueError(
                 f"the policy {entry.name!r} does not plan and has no {names}; leave it out or use --policy df"
             )
-        known = {"controller": _controller(env_id), "oracle": _oracle(env_id), "act_dim": _act_dim(env_id)}
-        return load_policy(spec, seed=seed, device=device, **known)
+        spaces = _spaces(env_id)
+        known = {"controller": _controller(env_id), "oracle": _oracle(env_id), "act_dim": spaces.action.width}
+        return load_policy(spec, seed=seed, device=device, spaces=spaces, **known)
     check_device(device)
     if entry.name == "df":
         options = {**_usual(env_id), **options}
@@ -179,10 +189,11 @@ def _oracle(env_id: str) -> Any:
     from dfplan_envs.maze2d import MazeOracle
 
     env: Any = make_env(env_id)
-    return MazeOracle(env.unwrapped.maze)
+    return MazeOracle(env.unwrapped.maze) if hasattr(env.unwrapped, "maze") else None
 
 
-def _act_dim(env_id: str) -> int:
+def _spaces(env_id: str) -> Spaces:
     from dfplan.evaluation.rollout import make_env
+    from dfplan.spaces import Spaces
 
-    return int(make_env(env_id).action_space.shape[0])  # type: ignore[index]
+    return Spaces.from_env(make_env(env_id))

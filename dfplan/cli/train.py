@@ -33,7 +33,22 @@ def train(
     seed: Annotated[int, typer.Option(help="Of weights, windows, levels, noise and generated data.")] = 0,
     stride: Annotated[int | None, typer.Option(help="Environment steps per token.")] = None,
     horizon: Annotated[int | None, typer.Option(help="Future tokens.")] = None,
-    tokens: Annotated[str, typer.Option(help="Kind of token: path, bundle or interleaved.")] = "path",
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            help="Kind of token: path, bundle or interleaved; by default the recipe's (path in mazes, bundle)."
+        ),
+    ] = None,
+    discount: Annotated[
+        float | None,
+        typer.Option(
+            help="Of returns, per step: the goal token then holds the return that is wanted; 0: none. "
+            "By default 0.99 where the task has no goal."
+        ),
+    ] = None,
+    value_steps: Annotated[
+        int, typer.Option(help="Steps of training what a plan is worth, if there are returns; 0: none.")
+    ] = 2000,
     history: Annotated[int, typer.Option(help="Past tokens, of interleaved only.")] = 0,
     model: Annotated[str, typer.Option(help="Network: transformer or recurrent.")] = "transformer",
     width: Annotated[int, typer.Option(help="Channels of the network.")] = 192,
@@ -92,10 +107,10 @@ def train(
     """
     import torch
 
-    from dfplan.cli.train_data import checkpoint_name, load_data, of_recipe, stitched
+    from dfplan.cli.train_data import checkpoint_name, load_data, stitched
+    from dfplan.cli.train_layout import discount_of, layout, learn_return, recipe_of, spaces_of
     from dfplan.models import make_config
     from dfplan.objective import ObjectiveConfig
-    from dfplan.tokens import TokenSpec
     from dfplan.training import TrainConfig
     from dfplan.training import train as run
     from dfplan.windows import fit_normalizer
@@ -109,32 +124,22 @@ def train(
         return
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     env_id, main_process = _resolve(env), int(os.environ.get("RANK", "0")) == 0
-    shape = _shape(env_id, stride, horizon, steps, data)
+    recipe = recipe_of(env_id, stride=stride, horizon=horizon, steps=steps, tokens=tokens)
     network: dict[str, Any] = {"width": width, "noise": noise, "prediction": prediction}
     if model == "transformer":
         network |= {"layers": layers, "heads": heads, "positions": positions, "octaves": octaves}
-        network["inverse"] = inverse if inverse is not None else 256 if tokens == "path" and action_tokens else 0
+        network["inverse"] = inverse if inverse is not None else 256 if recipe.tokens == "path" and action_tokens else 0
     causal_only = model == "recurrent" or levels == "teacher_forcing"
     share = causal if causal is not None else 1.0 if causal_only else 0.7
     config = TrainConfig(
-        steps=shape["steps"], batch=batch, lr=lr, seed=seed, causal=share, precision=precision, save_every=save_every,
+        steps=recipe.steps, batch=batch, lr=lr, seed=seed, causal=share, precision=precision, save_every=save_every,
         no_goal=no_goal,
         begin=begin,
         model=make_config(model, network),
         objective=ObjectiveConfig(levels=levels, weighting=weighting, action_tokens=action_tokens),
     )  # fmt: skip
     episodes, origin = load_data(env_id, data, seed, _say if main_process else lambda text: None)
-    defaults = of_recipe(env_id)
-    spec = TokenSpec(
-        episodes.observations.shape[1],
-        episodes.actions.shape[1],
-        shape["stride"],
-        shape["horizon"],
-        dt_s=defaults["dt_s"],
-        kind=tokens,
-        history=history,
-        rest_columns=(2, 3) if episodes.observations.shape[1] >= 4 else (),
-    )
+    spec = layout(episodes, recipe, history, discount)
     if stitch is not None:
         episodes = stitched(episodes, stitch, spec.steps, seed)
         origin["stitched"] = episodes.meta["stitched"]
@@ -149,15 +154,18 @@ def train(
         if main_process
         else None
     )
+    norm = fit_normalizer(episodes, spec.stride, discount=discount_of(spec, recipe, discount))
     try:
         path = run(
-            episodes, spec, fit_normalizer(episodes, spec.stride), config, folder,
-            name=name, env=env_id, planner=defaults["planner"], provenance=provenance, device=device, log=log,
+            episodes, spec, norm, config, folder, name=name, env=env_id, planner=dict(recipe.planner),
+            provenance=provenance, device=device, log=log, spaces=spaces_of(episodes),
         )  # fmt: skip
     finally:
         if log is not None:
             log.close()
     if main_process:
+        if spec.returns and value_steps and not (path / "value.json").is_file():
+            learn_return(episodes, spec, norm, path, value_steps, seed, _say)
         typer.echo(f"{path}")
         if name != "maze2d":  # a maze of your own is evaluated from Python, which can pass its rows
             _say(f"try it: dfplan eval --env {env_id} --checkpoint {path}")
@@ -174,16 +182,6 @@ def _resolve(env: str) -> str:
     except ImportError:
         return env
     return resolve(env)
-
-
-def _shape(env_id: str, stride: int | None, horizon: int | None, steps: int | None, data: str | None) -> dict[str, int]:
-    """Fill what was not given from the environment's recipe."""
-    from dfplan.recipes import recipe_for
-
-    if stride and horizon and steps and data:
-        return {"stride": stride, "horizon": horizon, "steps": steps}
-    recipe = recipe_for(env_id)
-    return {"stride": stride or recipe.stride, "horizon": horizon or recipe.horizon, "steps": steps or recipe.steps}
 
 
 def _provenance(origin: dict[str, Any]) -> dict[str, Any]:

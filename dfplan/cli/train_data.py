@@ -14,11 +14,16 @@ if TYPE_CHECKING:
 def load_data(env_id: str, data: str | None, seed: int, say: Callable[[str], None]) -> tuple[Episodes, dict[str, Any]]:
     """Load the data set, or make the one that is named or the recipe's in memory; returns it and where it is from."""
     from dfplan.cli.data_make import make_episodes
-    from dfplan.recipes import recipe_for
+    from dfplan.cli.train_layout import recipe_of
 
     if data is not None:
         return _named(data, seed, say)
-    base, steps = env_id.rsplit("-v", 1)[0], recipe_for(env_id).data_steps
+    base, steps = env_id.rsplit("-v", 1)[0], recipe_of(env_id).data_steps
+    if not steps:
+        raise ValueError(
+            f"no data are made for {env_id}; pass --data, a Minari id or a file, for example after "
+            f"`dfplan data collect --env {env_id} --policy sb3:FILE --episodes 200 --npz data.npz`"
+        )
     if base.startswith("ogbench-"):
         raise ValueError(f"{env_id} has several data sets; pass --data, for example {_example(base)}")
     say(f"no --data given: making {steps:,} steps by D4RL's recipe in memory (seed {seed})")
@@ -58,14 +63,3 @@ def checkpoint_name(env_id: str, data: str | None) -> str:
     if base.startswith("ogbench-") and data is not None and data.startswith(base.removeprefix("ogbench-")):
         return data.removesuffix("-v0").removesuffix(".npz")
     return base
-
-
-def of_recipe(env_id: str) -> dict[str, Any]:
-    """Return seconds per step and the planner's defaults; the usual ones for an environment without a recipe."""
-    from dfplan.recipes import recipe_for
-
-    try:
-        recipe = recipe_for(env_id)
-    except ValueError:
-        return {"dt_s": 0.01, "planner": {}}
-    return {"dt_s": recipe.dt_s, "planner": dict(recipe.planner)}

@@ -13,7 +13,7 @@ from dfplan.evaluation.metrics import summarise
 from dfplan.evaluation.report import Report
 from dfplan.evaluation.rollout import OnStep
 from dfplan.evaluation.workers import Job, run_in_workers, set_threads
-from dfplan_envs import list_envs, resolve
+from dfplan_envs import episode_steps, resolve
 from dfplan_policies import Policy
 
 
@@ -39,7 +39,7 @@ def evaluate(
 
     Args:
         policy: Any policy with stable-baselines3's ``predict``; it must be picklable if ``workers`` is above 1.
-        env_id: A registered id; without its version the newest is taken.
+        env_id: Any registered id; without its version the newest is taken.
         episodes: How many, at least 1.
         seed: 0 or more.
         num_envs: Environments that act side by side in each process.
@@ -69,7 +69,7 @@ def evaluate(
     env_id = resolve(env_id)
     job = Job(policy, env_id, seed, num_envs, threads, env_kwargs, reset_options)
     began = time.perf_counter()
-    with _bar(_steps(env_id) * episodes, f"{env_id}", progress) as on_step:
+    with _bar(episode_steps(env_id) * episodes, f"{env_id}", progress) as on_step:
         if workers == 1:
             if threads is not None:
                 set_threads(threads)
@@ -93,10 +93,6 @@ def evaluate(
         "command": provenance.command(),
     }
     return Report(env_id, seed, plain(metrics), records)
-
-
-def _steps(env_id: str) -> int:
-    return next(info.max_episode_steps for info in list_envs() if info.id == env_id)
 
 
 @contextmanager

@@ -11,7 +11,16 @@ import numpy as np
 from dfplan.evaluation.metrics import normalise
 from dfplan.evaluation.report import Report
 from dfplan.evaluation.rollout import EpisodeRecord, make_env
-from dfplan.plotting import MazeMap, PathPanel, denoising_gif, paths_figure, plan_figure
+from dfplan.plotting import (
+    Line,
+    MazeMap,
+    Panel,
+    PathPanel,
+    denoising_gif,
+    panels_figure,
+    paths_figure,
+    plan_figure,
+)
 from dfplan_envs import list_envs
 from dfplan_policies import PlanView
 
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
     from dfplan import DFPlanner, Plan
 
 PANELS = 6
+MANY = 20
 
 
 def maze_map(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> MazeMap:
@@ -48,6 +58,34 @@ def draw_paths(report: Report, path: str | Path, env_kwargs: Mapping[str, Any] |
     maze = maze_map(report.env_id, env_kwargs)
     return paths_figure(
         path, maze, panels, dt_s=_dt_s(report.env_id), title=_title(report), goal_radius=maze.goal_radius
+    )
+
+
+def has_map(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> bool:
+    """Tell whether an environment is a maze that can be drawn."""
+    env: Any = make_env(env_id, env_kwargs)
+    try:
+        return hasattr(env.unwrapped, "drawing")
+    finally:
+        env.close()
+
+
+def draw_rewards(report: Report, path: str | Path) -> Path:
+    """Draw the sum of rewards over time, episode by episode, and the sorted returns.
+
+    Raises:
+        ImportError: If the extra ``viz`` is not installed.
+    """
+    lines = [Line("", np.arange(1.0, r.steps + 1), np.cumsum(r.rewards)) for r in report.records[:MANY]]
+    returns = sorted(r.strict_return for r in report.records)
+    share = (np.arange(len(returns)) + 0.5) / len(returns)
+    spread = Line("", share, returns)
+    return panels_figure(
+        path,
+        [
+            Panel(f"{report.env_id}: {len(lines)} episodes", "control steps", "sum of rewards", lines=lines),
+            Panel("all episodes", "share of the episodes", "return at most", lines=[spread]),
+        ],
     )
 
 

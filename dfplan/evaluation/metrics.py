@@ -87,13 +87,14 @@ def summarise(env_id: str, records: Sequence[EpisodeRecord], clock: Clock) -> di
     """Compute all numbers of a run.
 
     ``score.*`` are normalised (times 100), ``return.*`` are sums of rewards; a standard error is the sample standard
-    deviation over the square root of the number of episodes. ``network_evaluations`` is per plan, ``control_hz`` counts
+    deviation over the square root of the number of episodes. ``success_rate`` is None where the environment does not
+    say what success is. ``network_evaluations`` is per plan, ``control_hz`` counts
     control steps per second of the whole loop in one process.
     """
     reached = [r.first_reach for r in records if r.first_reach is not None]
     return {
         **scores(env_id, records),
-        "success_rate": len(reached) / len(records),
+        "success_rate": len(reached) / len(records) if any(r.judged for r in records) else None,
         "first_reach_steps": {**mean_stderr(reached), "max": max(reached, default=None)},
         "collisions": mean_stderr([r.collisions for r in records]),
         "contact_steps": mean_stderr([int(r.contact.sum()) for r in records]),
@@ -117,7 +118,7 @@ def episode_details(env_id: str, records: Sequence[EpisodeRecord]) -> list[dict[
             "strict_return": r.strict_return,
             "strict_score": score,
             "latched_return": r.latched_return,
-            "success": r.first_reach is not None,
+            "success": r.first_reach is not None if r.judged else None,
             "first_reach_steps": r.first_reach,
             "collisions": r.collisions,
             "contact_steps": int(r.contact.sum()),

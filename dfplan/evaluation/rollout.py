@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dfplan_envs  # noqa: F401  (registers the ids)
-from dfplan_envs.wrappers import GoalObservation
+from dfplan_envs.wrappers import show_goal
 from dfplan_policies import NumberedPolicy, Policy, Telemetry, TelemetryPolicy
 
 FloatArray = NDArray[np.floating[Any]]
@@ -27,13 +27,14 @@ class EpisodeRecord:
     Attributes:
         number: Which episode of the run it is; with the run's seed it decides the start.
         seed: What the environment was reset with.
-        goal: (G,).
+        goal: (G,); empty if the task has none.
         observations: float32 (T+1, O).
         actions: float32 (T, A).
         rewards: float64 (T,).
         success: bool (T,), whether the goal was touched after each step.
         contact: bool (T,), whether a wall was touched in each step.
         telemetry: The plans made and what acting cost.
+        judged: Whether the environment says what success is; if not, ``success`` is False throughout.
     """
 
     number: int
@@ -45,6 +46,7 @@ class EpisodeRecord:
     success: NDArray[np.bool_]
     contact: NDArray[np.bool_]
     telemetry: Telemetry = field(default_factory=Telemetry)
+    judged: bool = True
 
     @property
     def steps(self) -> int:
@@ -64,7 +66,7 @@ class EpisodeRecord:
     @cached_property
     def latched_return(self) -> float | None:
         """One per step from the first touch on, whatever happens later; None if the reward is not the touch itself."""
-        if not np.array_equal(self.rewards, self.success.astype(np.float64)):
+        if not self.judged or not np.array_equal(self.rewards, self.success.astype(np.float64)):
             return None
         return 0.0 if self.first_reach is None else float(self.steps - self.first_reach + 1)
 
@@ -101,8 +103,8 @@ def episode_seed(seed: int, number: int) -> int:
 
 
 def make_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> gymnasium.Env[Any, Any]:
-    """Make an environment that shows its goal."""
-    return GoalObservation(gymnasium.make(env_id, disable_env_checker=True, **(env_kwargs or {})))
+    """Make an environment, one that shows its goal if it is a maze."""
+    return show_goal(gymnasium.make(env_id, disable_env_checker=True, **(env_kwargs or {})))
 
 
 def run_episodes(
@@ -155,9 +157,9 @@ class _Group:
         self.seeds = [episode_seed(seed, number) for number in numbers]
         resets = [env.reset(seed=s, options=options or None) for env, s in zip(envs, self.seeds, strict=True)]
         self.now = [observation for observation, _ in resets]
-        self.goals = [np.array(info["goal"]) for _, info in resets]
-        self.seen = [[o["observation"]] for o in self.now]
-        self.rows: list[list[tuple[Any, float, bool, bool]]] = [[] for _ in envs]
+        self.goals = [_goal(o, info) for o, info in resets]
+        self.seen = [[_measured(o)] for o in self.now]
+        self.rows: list[list[tuple[Any, float, bool | None, bool]]] = [[] for _ in envs]
         self.telemetry: list[Telemetry | None] = [None] * len(envs)
 
     def run(self, policy: Policy, clock: Clock, on_step: OnStep | None) -> list[EpisodeRecord]:
@@ -167,7 +169,7 @@ class _Group:
         starts = np.ones(len(self.envs), dtype=bool)
         active = list(range(len(self.envs)))
         while active:
-            batch = {key: np.stack([o[key] for o in self.now]) for key in self.now[0]}
+            batch = _batch(self.now)
             asked = time.perf_counter()
             actions, state = policy.predict(batch, state=state, episode_start=starts, deterministic=True)
             clock.policy_s += time.perf_counter() - asked
@@ -189,8 +191,10 @@ class _Group:
         env = self.envs[i]
         action = np.asarray(action, dtype=env.action_space.dtype)
         self.now[i], reward, terminated, truncated, info = env.step(action)
-        self.seen[i].append(self.now[i]["observation"])
-        self.rows[i].append((action, float(reward), bool(info["success"]), bool(info["contact"])))
+        self.seen[i].append(_measured(self.now[i]))
+        success = info.get("success", info.get("is_success"))
+        row = None if success is None else bool(success)
+        self.rows[i].append((np.atleast_1d(action), float(reward), row, bool(info.get("contact", False))))
         return terminated or truncated
 
     def _record(self, i: int) -> EpisodeRecord:
@@ -205,4 +209,24 @@ class _Group:
             success=np.array(success, dtype=bool),
             contact=np.array(contact, dtype=bool),
             telemetry=self.telemetry[i] or Telemetry(),
+            judged=any(value is not None for value in success),
         )
+
+
+def _measured(observation: Any) -> FloatArray:
+    """Return the measured part of an observation as a vector."""
+    own = observation["observation"] if isinstance(observation, Mapping) else observation
+    return np.asarray(own, dtype=np.float64).reshape(-1)
+
+
+def _goal(observation: Any, info: Mapping[str, Any]) -> FloatArray:
+    """Return the goal of an episode; empty if there is none."""
+    shown = observation.get("desired_goal", ()) if isinstance(observation, Mapping) else ()
+    return np.array(info.get("goal", shown), dtype=np.float64).reshape(-1)
+
+
+def _batch(observations: Sequence[Any]) -> Any:
+    """Stack observations, dicts key by key."""
+    if isinstance(observations[0], Mapping):
+        return {key: np.stack([o[key] for o in observations]) for key in observations[0]}
+    return np.stack([np.asarray(o) for o in observations])

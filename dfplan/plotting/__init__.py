@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfplan.plotting.denoising import denoising_gif
+    from dfplan.plotting.frames import frames_gif
     from dfplan.plotting.guided import PlansPanel, guided_figure
     from dfplan.plotting.maze import MazeMap
     from dfplan.plotting.panels import Cloud, Line, Panel, panels_figure
@@ -24,6 +25,7 @@ _LAZY = {
     "PathPanel": "paths",
     "PlansPanel": "guided",
     "denoising_gif": "denoising",
+    "frames_gif": "frames",
     "guided_figure": "guided",
     "panels_figure": "panels",
     "paths_figure": "paths",
@@ -39,6 +41,7 @@ __all__ = [
     "PathPanel",
     "PlansPanel",
     "denoising_gif",
+    "frames_gif",
     "guided_figure",
     "panels_figure",
     "paths_figure",

@@ -7,10 +7,10 @@ Importing this registers the ids, and those that installed packages offer by an 
 from __future__ import annotations
 
 from dfplan_envs.plugins import register_offered
-from dfplan_envs.registry import EnvInfo, list_envs, register_all, resolve
+from dfplan_envs.registry import EnvInfo, episode_steps, list_envs, register_all, resolve
 from dfplan_envs.scores import get_normalized_score, reference_scores
 
-__all__ = ["EnvInfo", "get_normalized_score", "list_envs", "reference_scores", "resolve"]
+__all__ = ["EnvInfo", "episode_steps", "get_normalized_score", "list_envs", "reference_scores", "resolve"]
 
 register_all()
 register_offered()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
+import importlib
+import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +94,8 @@ def resolve(name: str) -> str:
     """Complete a name to its id: "maze2d-large" becomes "maze2d-large-v1", the newest version.
 
     Args:
-        name: an id, or an id without its version.
+        name: an id, or an id without its version: this package's, or any that Gymnasium knows (Gymnasium-Robotics is
+            asked to register its own where it is installed); "package:Id-v0" is left as it is.
 
     Returns:
         The id.
@@ -98,12 +103,32 @@ def resolve(name: str) -> str:
     Raises:
         ValueError: unknown name; the text lists the ids and the nearest one.
     """
-    if name in ENVS:
+    if name in ENVS or name in gymnasium.registry or ":" in name:
         return name
-    versions = [env_id for env_id in ENVS if re.fullmatch(re.escape(name) + r"-v\d+", env_id)]
-    if not versions:
-        raise unknown("environment", name, sorted(ENVS))
-    return max(versions, key=lambda env_id: int(env_id.rpartition("-v")[2]))
+    for known in (ENVS, gymnasium.registry, _robotics()):
+        if name in known:
+            return name
+        versions = [env_id for env_id in known if re.fullmatch(re.escape(name) + r"-v\d+", env_id)]
+        if versions:
+            return max(versions, key=lambda env_id: int(env_id.rpartition("-v")[2]))
+    near = difflib.get_close_matches(name, gymnasium.registry, n=1, cutoff=0.8)
+    if near and near[0] not in ENVS:
+        raise ValueError(f"unknown environment {name!r}. Did you mean {near[0]!r}? `dfplan envs` lists this package's")
+    raise unknown("environment", name, sorted(ENVS))
+
+
+def _robotics() -> Mapping[str, Any]:
+    """Let Gymnasium-Robotics register its environments, if it is installed; returns Gymnasium's registry."""
+    with contextlib.suppress(ImportError), contextlib.redirect_stdout(io.StringIO()):  # it greets on standard output
+        gymnasium.register_envs(importlib.import_module("gymnasium_robotics"))
+    return gymnasium.registry
+
+
+def episode_steps(env_id: str) -> int:
+    """Return the steps after which an episode of a registered environment is truncated; 1000 if it has no limit."""
+    if env_id in ENVS:
+        return ENVS[env_id].max_episode_steps
+    return gymnasium.spec(env_id).max_episode_steps or 1000
 
 
 def register_all() -> None:

@@ -94,9 +94,12 @@ def reference_scores(env_id: str) -> tuple[float, float]:
         if name in D4RL_SCORES:
             return D4RL_SCORES[name]
     full = resolve(env_id)
-    scores = ENVS[full].reference_scores
+    scores = ENVS[full].reference_scores if full in ENVS else None
     if scores is None:
-        raise ValueError(f"{full} has no reference scores (custom mazes have none); report the plain return instead")
+        raise ValueError(
+            f"{full} has no reference scores (custom mazes and most other environments have none); "
+            "report the plain return instead"
+        )
     return scores
 
 

@@ -16,6 +16,11 @@ from dfplan_envs.ogbench.env import PointMazeEnv
 GoalDict = dict[str, Any]
 
 
+def show_goal(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    """Wrap this package's mazes in `GoalObservation`; leave other environments, which show what they show."""
+    return GoalObservation(env) if isinstance(env.unwrapped, Maze2dEnv | PointMazeEnv) else env
+
+
 class GoalObservation(
     gymnasium.ObservationWrapper[GoalDict, Action, Observation], gymnasium.utils.RecordConstructorArgs
 ):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dfplan_policies.df import DFPolicy
     from dfplan_policies.executors import EXECUTORS, make_executor
     from dfplan_policies.lerobot import LeRobotAdapter
-    from dfplan_policies.loops import AgentLoop, FunctionalPolicy
+    from dfplan_policies.loops import AgentLoop, EpisodeOutcome, FunctionalPolicy, run_episode
     from dfplan_policies.mpc import ModelPredictivePolicy
     from dfplan_policies.per_environment import PerEnvironmentPolicy, PolicyState
     from dfplan_policies.plans import PlanView, Telemetry
@@ -37,6 +37,7 @@ _LAZY = {
     "MLPPolicy": "baselines.mlp",
     "ModelPredictivePolicy": "mpc",
     "NumberedPolicy": "protocol",
+    "EpisodeOutcome": "loops",
     "PerEnvironmentPolicy": "per_environment",
     "PlanView": "plans",
     "PolicyCheckError": "checking",
@@ -56,6 +57,7 @@ _LAZY = {
     "load_policy": "registry",
     "make_executor": "executors",
     "policies": "registry",
+    "run_episode": "loops",
 }
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "ActPolicy",
     "AgentLoop",
     "DFPolicy",
+    "EpisodeOutcome",
     "FunctionalPolicy",
     "LeRobotAdapter",
     "MLPPolicy",
@@ -87,6 +90,7 @@ __all__ = [
     "load_policy",
     "make_executor",
     "policies",
+    "run_episode",
 ]
 
 

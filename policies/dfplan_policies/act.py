@@ -56,7 +56,7 @@ class ActPolicy(PerEnvironmentPolicy[ActMemory]):
 
     def __init__(
         self, planner: Any, requery_every: int | None = None, goal: FloatArray | None = None, *, seed: int = 0,
-        steps: int = 10, obs_noise: Any = None, history: bool = True, target_return: float | None = None,
+        steps: int = 10, obs_noise: Any = None, history: bool = True, target_return: float | str | None = None,
     ) -> None:  # fmt: skip
         stride = planner.spec.stride
         self.requery_every = stride if requery_every is None else requery_every

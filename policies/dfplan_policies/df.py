@@ -24,6 +24,7 @@ from dfplan_policies.wanted import target_of, wanted
 
 BLOCK_RADIUS = 0.3  # cells around a blocked place that plans stay out of; less than where a ball fits beside a wall
 DETOUR_AFTER = 2  # plans in a row that could not be followed, from which on plans are pushed away from blocked places
+REPLAN_EVERY = 50  # steps between plans that are followed as a path
 MOST_SAMPLES = 4  # how many times the usual number of samples is drawn after repeated sticking
 
 
@@ -86,8 +87,10 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
 
     Args:
         planner: A `dfplan.DFPlanner`, or anything with its ``plan`` and ``first_actions``.
-        executor: Name of an executor (`dfplan_policies.EXECUTORS`).
-        replan_every: Environment steps between routine plans; no plan is made while the goal is held.
+        executor: Name of an executor (`dfplan_policies.EXECUTORS`); None takes ``path``, and ``planned_actions`` for
+            checkpoints whose tokens hold their actions.
+        replan_every: Environment steps between routine plans; no plan is made while the goal is held. None is 50, and
+            a token's steps with ``planned_actions``.
         goal: (G,), for observations that bring no ``desired_goal``.
         seed: With the episode's number and a count, seeds every random draw.
         executor_options: Fields of the executor, for example ``{"lookahead": 0.6}``.
@@ -107,7 +110,7 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         latency_steps: In its place, a fixed delay: a plan that is asked for at step t is used from step
             t + latency_steps on (the first of an episode at once). Deterministic, for tests and for studies of delay.
         target_return: Return to ask for, in rewards per step (`dfplan.returns`), if the layout holds returns; None
-            takes the one that the planner's ``target_share`` of the data stays below.
+            takes the one that the planner's ``target_share`` of the data stays below, ``"none"`` asks for nothing.
         **plan_options: Passed to ``planner.plan``: ``samples``, ``schedule``, ``slope``, ``steps``, ``attention``,
             ``eta``, ``hold``, ``guidance``, ``steering``, ``score``, ``budget_ms``, ``search``.
 
@@ -118,8 +121,8 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
     def __init__(
         self,
         planner: Planner,
-        executor: str = "path",
-        replan_every: int = 50,
+        executor: str | None = None,
+        replan_every: int | None = None,
         goal: FloatArray | None = None,
         *,
         seed: int = 0,
@@ -133,9 +136,10 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
         asynchronous: bool = False,
         latency_steps: int = 0,
         block_radius: float = BLOCK_RADIUS,
-        target_return: float | None = None,
+        target_return: float | str | None = None,
         **plan_options: Any,
     ) -> None:
+        executor, replan_every = usual(planner, executor, replan_every)
         samples = plan_options.pop("samples", None)
         samples = planner.config.samples if samples is None else samples
         action_steps = planner.config.action_steps if action_steps is None else action_steps
@@ -294,6 +298,16 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
     def _generator(self, memory: DFMemory) -> Callable[[], torch.Generator]:
         """Return a maker of the memory's next random stream; it depends on nothing but (seed, episode, count)."""
         return lambda: stream(self.seed, memory.episode, memory.draws)
+
+
+def usual(planner: Any, executor: str | None, replan_every: int | None) -> tuple[str, int]:
+    """Fill in how plans of a layout are followed where nothing else is asked for."""
+    spec = getattr(planner, "spec", None)
+    holds_actions = spec is not None and spec.kind == "bundle" and not spec.rest_columns
+    executor = executor or ("planned_actions" if holds_actions else "path")
+    if replan_every is None:
+        replan_every = spec.stride if executor == "planned_actions" and spec is not None else REPLAN_EVERY
+    return executor, replan_every
 
 
 def _check_replan(planner: Any, replan_every: int) -> None:

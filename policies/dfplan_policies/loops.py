@@ -1,8 +1,9 @@
-"""Plain loops: a callable that keeps the state for one environment, and a policy made of two functions."""
+"""Plain loops: a callable that keeps the state for one environment, a policy made of two functions, an episode."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -84,3 +85,42 @@ class FunctionalPolicy(PerEnvironmentPolicy[Any]):
         """Call the function."""
         action, memory = self._act(memory, observation, goal)
         return np.asarray(action), memory
+
+
+@dataclass(frozen=True)
+class EpisodeOutcome:
+    """Say how an episode went.
+
+    Attributes:
+        total: Sum of rewards.
+        steps: How many.
+        success: Whether ``info`` said so at any time, as ``is_success`` or ``success``.
+        frames: Pictures (H, W, 3) uint8 that were kept.
+    """
+
+    total: float
+    steps: int
+    success: bool
+    frames: tuple[Any, ...] = ()
+
+
+def run_episode(policy: Policy, env: Any, seed: int, *, frame_every: int = 0) -> EpisodeOutcome:
+    """Run one episode; ``seed`` decides the start, and for policies with numbered episodes their draws.
+
+    Args:
+        policy: Anything with ``predict``.
+        env: A Gymnasium environment with a time limit, not a vector of them.
+        seed: Of the reset, 0 or more.
+        frame_every: Keep a picture every so many steps; 0 keeps none. Needs ``render_mode="rgb_array"``.
+    """
+    agent = AgentLoop(policy)
+    agent.reset(seed if isinstance(policy, NumberedPolicy) else None)
+    observation, _ = env.reset(seed=seed)
+    total, steps, success, over, frames = 0.0, 0, False, False, []
+    while not over:
+        if frame_every and steps % frame_every == 0:
+            frames.append(env.render())
+        observation, reward, terminated, truncated, info = env.step(agent(observation))
+        total, steps, over = total + float(reward), steps + 1, terminated or truncated
+        success = success or bool(info.get("is_success", info.get("success", False)))
+    return EpisodeOutcome(total, steps, success, tuple(frames))

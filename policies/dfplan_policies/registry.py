@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfplan.errors import unknown_name
+from dfplan.spaces import Spaces
 from dfplan_policies.protocol import FloatArray, Policy
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class PolicyRequest:
         controller: Makes the dataset's controller (``waypoint``).
         oracle: Knows the true dynamics and the map (``mppi``, ``cem``).
         act_dim: A, width of an action (``random``, ``mlp``, ``py``).
+        spaces: The environment's spaces (``random``); None for actions in [-1, 1].
         goal: (G,), for observations that bring no ``desired_goal``.
         seed: Seed of the policy's draws.
         device: Where networks run.
@@ -42,6 +44,7 @@ class PolicyRequest:
     controller: ControllerFactory | None = None
     oracle: Oracle | None = None
     act_dim: int | None = None
+    spaces: Spaces | None = None
     goal: FloatArray | None = None
     seed: int = 0
     device: str = "cpu"
@@ -127,7 +130,7 @@ def _random(request: PolicyRequest) -> Policy:
 
     if request.act_dim is None:
         raise ValueError("the policy 'random' needs the width of an action, got none; pass act_dim=2 for a maze")
-    return RandomPolicy(request.act_dim, seed=request.seed)
+    return RandomPolicy(request.act_dim, seed=request.seed, spaces=request.spaces)
 
 
 def _replay(request: PolicyRequest) -> Policy:

@@ -6,22 +6,28 @@ from typing import Any
 
 import numpy as np
 
+from dfplan.errors import unknown_name
 from dfplan_policies.protocol import FloatArray
 
 
-def target_of(planner: Any, target_return: float | None) -> float | None:
+def target_of(planner: Any, target_return: float | str | None) -> float | None:
     """Find the return to ask for, in rewards per step.
 
     Args:
         planner: A planner; only one whose layout holds returns is asked for any.
-        target_return: The return; None takes the one that the planner's ``target_share`` of the data stays below.
+        target_return: The return; None takes the one that the planner's ``target_share`` of the data stays below,
+            ``"none"`` asks for nothing.
 
     Returns:
-        The return, or None if the layout holds none.
+        The return, or None if nothing is asked for.
 
     Raises:
         ValueError: If a return is given but the layout holds none, or it is not finite.
     """
+    if isinstance(target_return, str):
+        if target_return != "none":
+            raise unknown_name("target_return", target_return, ("none", "a number"))
+        return None
     spec = getattr(planner, "spec", None)
     if spec is None or not getattr(spec, "returns", False):
         if target_return is not None:

@@ -12,7 +12,7 @@ import torch
 
 from dfplan import DFPlanner
 from dfplan_envs.wrappers import GoalObservation
-from dfplan_policies import AgentLoop, DFPolicy, FunctionalPolicy, LeRobotAdapter, check_policy
+from dfplan_policies import AgentLoop, DFPolicy, FunctionalPolicy, LeRobotAdapter, check_policy, run_episode
 from tests.core.tiny import small_spec, tiny_checkpoint
 from tests.policies.fakes import FakePlanner
 
@@ -150,3 +150,29 @@ def test_what_does_not_fit_is_named() -> None:
         LeRobotAdapter(DFPolicy(FakePlanner()), samples=3)
     with pytest.raises(TypeError, match="takes a planner or a policy, got int"):
         LeRobotAdapter(3)
+
+
+def test_an_episode_and_its_film(tmp_path: Any) -> None:
+    # Catches: the first reward left out, a success that has to last, frames that are not pictures.
+    image = pytest.importorskip("PIL.Image")
+    from dfplan.plotting import frames_gif
+
+    class Short(gymnasium.Env[Any, Any]):
+        def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+            self.t = 0
+            return np.array([0.0]), {}
+
+        def step(self, action: Any) -> Any:
+            self.t += 1
+            return np.array([0.0]), float(self.t), False, self.t == 5, {"success": self.t == 2}
+
+        def render(self) -> Any:
+            return np.full((8, 6, 3), 40 * self.t, np.uint8)
+
+    outcome = run_episode(FunctionalPolicy(lambda m, o, g: ([0.0], m)), Short(), 0, frame_every=2)
+    assert (outcome.total, outcome.steps, outcome.success) == (15.0, 5, True)
+    assert [int(f[0, 0, 0]) for f in outcome.frames] == [0, 80, 160]
+    with image.open(frames_gif(tmp_path / "film.gif", outcome.frames, fps=10)) as film:
+        assert (film.n_frames, film.size, film.info["duration"]) == (3, (6, 8), 100)
+    with pytest.raises(ValueError, match=r"frames must be uint8 \(H, W, 3\), at least one, got none"):
+        frames_gif(tmp_path / "none.gif", [])

@@ -22,6 +22,17 @@ from dfplan_policies import check_policy, load_policy
 TEMPLATE = Path(__file__).resolve().parents[2] / "examples" / "template"
 
 
+PUSH = """
+import numpy as np
+from dfplan_policies import FunctionalPolicy
+
+class Push(FunctionalPolicy):
+    def __init__(self, act_dim):
+        assert act_dim == 2
+        super().__init__(lambda m, o, g: (np.clip(5 * (g - o[:2]) - o[2:], -1, 1), m))
+"""
+
+
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Lay the template where an installer would put it, with the metadata that it would write."""
@@ -74,3 +85,13 @@ def test_the_template_is_evaluated(installed: Any, tmp_path: Path, monkeypatch: 
     command = ("eval", "--env", "my-cart", "--policy", "my-pusher", "--episodes", 3, "--out", out, "--json")
     metrics = json.loads(run(monkeypatch, capsys, *command))
     assert metrics["env"] == "my-cart-v0" and metrics["episodes"] == 3 and metrics["success_rate"] == 1.0
+
+
+def test_anyone_s_object_is_evaluated_by_its_place(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    # Catches: a command line that refuses the spec, or does not say how wide an action is.
+    (tmp_path / "some_push.py").write_text(PUSH)
+    monkeypatch.chdir(tmp_path)
+    command = ("eval", "--env", "maze2d-open", "--policy", "py:some_push.py:Push", "--episodes", 2, "--out", "run")
+    metrics = json.loads(run(monkeypatch, capsys, *command, "--json"))
+    assert metrics["policy"] == "py:some_push.py:Push" and metrics["success_rate"] == 1.0
+    sys.modules.pop("some_push", None)

@@ -1,9 +1,10 @@
-"""The ``random`` policy: uniform actions in [-1, 1]."""
+"""The ``random`` policy: uniform actions."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from dfplan.spaces import Spaces
 from dfplan_policies.per_environment import PerEnvironmentPolicy
 from dfplan_policies.protocol import FloatArray
 
@@ -14,12 +15,13 @@ class RandomPolicy(PerEnvironmentPolicy[tuple[int, int]]):
     Args:
         act_dim: A, width of an action.
         seed: Seed of all draws.
+        spaces: The environment's spaces, over whose actions the draws are uniform; None for [-1, 1].
     """
 
-    def __init__(self, act_dim: int, *, seed: int = 0) -> None:
+    def __init__(self, act_dim: int, *, seed: int = 0, spaces: Spaces | None = None) -> None:
         if act_dim < 1:
             raise ValueError(f"act_dim must be at least 1, got {act_dim}")
-        self.act_dim, self.seed = act_dim, seed
+        self.act_dim, self.seed, self.spaces = act_dim, seed, spaces
 
     def begin(self, episode: int) -> tuple[int, int]:
         """Start counting steps."""

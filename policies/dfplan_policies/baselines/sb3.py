@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import zipfile
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dfplan.errors import missing_extra
 from dfplan_policies.protocol import FloatArray, Observation, split_observation
+from dfplan_policies.sb3.package import stable_baselines3
 
 # The archive names its policy class, not its algorithm; each algorithm is recognised by what only it saves.
 _ALGORITHMS = ("PPO", "SAC", "TD3", "DDPG", "A2C", "DQN")
@@ -37,10 +36,7 @@ class SB3Policy:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no stable-baselines3 file at {path}; pass the .zip that model.save() wrote")
-        try:
-            sb3: Any = importlib.import_module("stable_baselines3")
-        except ImportError as error:
-            raise missing_extra("stable_baselines3", "sb3", "the policy 'sb3:FILE'") from error
+        sb3 = stable_baselines3("the policy 'sb3:FILE'")
         name = algorithm or _recognise(path)
         self.model: Any = getattr(sb3, name).load(path, device=device)
 
