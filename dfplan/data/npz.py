@@ -42,7 +42,7 @@ def save_npz(episodes: Episodes, path: str | Path) -> Path:
     if "format" in episodes.meta:
         raise ValueError(f"meta must not hold the key 'format', got {episodes.meta['format']!r}; name it otherwise")
     text = json.dumps({"format": NPZ_FORMAT, **episodes.meta}, sort_keys=True)
-    ends = {"terminated": episodes.terminated} if episodes.terminated.any() else {}
+    ends: dict[str, Any] = {"terminated": episodes.terminated} if episodes.terminated.any() else {}
     with atomic_path(target) as temporary:
         np.savez_compressed(
             temporary,

@@ -104,8 +104,9 @@ def _pieces(path: Path, observation_space: Space[Any], action_space: Space[Any])
     arrays = _read(path)
     named = {key.removeprefix(DICT_PREFIX): arrays[key] for key in arrays if key.startswith(DICT_PREFIX)}
     observations = named or arrays["observations"]
-    rest = (arrays[key] for key in ("actions", "rewards", "lengths", "terminated"))
-    return Trajectories(observations, *rest, observation_space, action_space).pieces()
+    rest: Any = {key: arrays[key] for key in ("actions", "rewards", "lengths", "terminated")}
+    spaces = {"observation_space": observation_space, "action_space": action_space}
+    return Trajectories(observations=observations, **rest, **spaces).pieces()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -72,8 +72,9 @@ class Trajectories:
             observations, space = observations[key], space.spaces[key]
         codecs = Spaces(_observation_codec(space, observations), ActionCodec.from_space(self.action_space))
         about = {**(meta or {}), "spaces": _plain(codecs), **({"observation_key": key} if key else {})}
-        columns = codecs.observation.encode(observations), codecs.action.encode(self.actions)
-        return Episodes(*columns, self.rewards, self.lengths, about, self.terminated)
+        seen, taken = codecs.observation.encode(observations), codecs.action.encode(self.actions)
+        parts = (array.astype(np.float32) for array in (seen, taken, self.rewards))
+        return Episodes(*parts, lengths=self.lengths, meta=about, terminated=self.terminated)
 
 
 def _observation_codec(space: Space[Any], observations: Observations) -> ObservationCodec:
