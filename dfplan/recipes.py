@@ -61,7 +61,11 @@ _POINTMAZE: dict[str, Any] = {
         "block_radius": 1.2,
     },
 }
-for _size, _stride, _horizon, _steps in (("medium", 13, 16, 3_000), ("large", 15, 26, 8_000), ("giant", 20, 32, 12_000)):
+for _size, _stride, _horizon, _steps in (
+    ("medium", 13, 16, 3_000),
+    ("large", 15, 26, 8_000),
+    ("giant", 20, 32, 12_000),
+):
     RECIPES[f"ogbench-pointmaze-{_size}"] = Recipe(_stride, _horizon, _steps, **_POINTMAZE)
 
 
