@@ -28,7 +28,7 @@ from dfplan.objective import TEACHER_FORCING, ObjectiveConfig, diffusion_forcing
 from dfplan.spaces import Spaces
 from dfplan.tokens import Normalizer, TokenSpec
 from dfplan.training_state import STATE, load_state, save_state
-from dfplan.windows import Batch, EpisodeArrays, WindowSampler
+from dfplan.windows import Batch, EpisodeArrays, WindowSampler, terminated_of
 
 PRECISIONS = ("auto", "fp32", "bf16")
 Log = Callable[[dict[str, Any]], None]
@@ -162,9 +162,13 @@ def split_episodes(episodes: EpisodeArrays, share: float, seed: int) -> tuple[An
     chosen = np.zeros(len(lengths), dtype=bool)
     chosen[np.random.default_rng([seed, 7]).permutation(len(lengths))[:count]] = True
 
+    ended = terminated_of(episodes)
+
     def take(keep: Any) -> Episodes:
         act, obs = np.repeat(keep, lengths), np.repeat(keep, lengths + 1)
-        return Episodes(episodes.observations[obs], episodes.actions[act], episodes.rewards[act], lengths[keep])
+        rows = episodes.observations[obs], episodes.actions[act], episodes.rewards[act]
+        flags = np.zeros(int(keep.sum()), dtype=bool) if ended is None else ended[keep]
+        return Episodes(*rows, lengths[keep], terminated=flags)
 
     return take(~chosen), take(chosen)
 

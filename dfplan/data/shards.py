@@ -105,8 +105,8 @@ def _pieces(path: Path, observation_space: Space[Any], action_space: Space[Any])
     named = {key.removeprefix(DICT_PREFIX): arrays[key] for key in arrays if key.startswith(DICT_PREFIX)}
     observations = named or arrays["observations"]
     rest: Any = {key: arrays[key] for key in ("actions", "rewards", "lengths", "terminated")}
-    spaces = {"observation_space": observation_space, "action_space": action_space}
-    return Trajectories(observations=observations, **rest, **spaces).pieces()
+    rest |= {"observation_space": observation_space, "action_space": action_space}
+    return Trajectories(observations=observations, **rest).pieces()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -73,8 +73,8 @@ class Trajectories:
         codecs = Spaces(_observation_codec(space, observations), ActionCodec.from_space(self.action_space))
         about = {**(meta or {}), "spaces": _plain(codecs), **({"observation_key": key} if key else {})}
         seen, taken = codecs.observation.encode(observations), codecs.action.encode(self.actions)
-        parts = (array.astype(np.float32) for array in (seen, taken, self.rewards))
-        return Episodes(*parts, lengths=self.lengths, meta=about, terminated=self.terminated)
+        seen32, taken32, rewards32 = (array.astype(np.float32) for array in (seen, taken, self.rewards))
+        return Episodes(seen32, taken32, rewards32, self.lengths, about, self.terminated)
 
 
 def _observation_codec(space: Space[Any], observations: Observations) -> ObservationCodec:
