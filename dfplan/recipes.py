@@ -46,6 +46,12 @@ RECIPES: dict[str, Recipe] = {
     "maze2d-open": Recipe(stride=8, horizon=24, steps=3_000, data_steps=1_000_000),
 }
 
+# Tasks for reward; their data are made by benchmarks/behaviour/make.py.
+_REWARD: dict[str, Any] = {"data_steps": 0, "tokens": "bundle", "discount": 0.99}
+RECIPES["Pendulum"] = Recipe(stride=4, horizon=8, steps=4_000, dt_s=0.05, planner={"samples": 1}, **_REWARD)
+RECIPES["CartPole"] = Recipe(stride=4, horizon=8, steps=3_000, dt_s=0.02, planner={"samples": 1}, **_REWARD)
+RECIPES["HalfCheetah"] = Recipe(stride=4, horizon=8, steps=6_000, dt_s=0.05, planner={"samples": 1}, **_REWARD)
+
 # OGBench's pointmaze: cells of 4 units, success within 1.0, and a world without surprises, so that plans last.
 _POINTMAZE: dict[str, Any] = {
     "data_steps": 1_000_000,

@@ -46,7 +46,7 @@ TASKS = {
     "pendulum": Task(
         "Pendulum-v1", "sac", (500, 1500, 2500, 3500, 5000), 60, {**NET, "learning_starts": 300}, noise=0.1
     ),
-    "cheetah": Task(
+    "halfcheetah": Task(
         "HalfCheetah-v5", "sac", (4_000, 10_000, 20_000, 35_000, 50_000), 40,
         {**NET, "batch_size": 128, "learning_starts": 2000, "learning_rate": 1e-3}, noise=0.1,
     ),

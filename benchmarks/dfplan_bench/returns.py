@@ -67,15 +67,15 @@ class Row:
 
 TASKS = {
     "pendulum": Task("Pendulum-v1", "pendulum"),
-    "cheetah": Task("HalfCheetah-v5", "cheetah", samples=4),
+    "halfcheetah": Task("HalfCheetah-v5", "halfcheetah", samples=4),
     "cartpole": Task("CartPole-v1", "cartpole"),
 }
 ROWS = {
     "plain": Row("plans, nothing asked for", {"target_return": "none"}, many=False),
-    "wanted": Row("+ a return asked for", many=False),
+    "wanted": Row("+ a return asked for: **the default**", many=False),
     "chosen": Row("plans, nothing asked for, chosen by the learned return", {"target_return": "none"}),
     "pushed": Row("+ pushed by its gradient", {"target_return": "none"}, {"value_scale": 1.0}),
-    "both": Row("a return asked for, chosen by the learned return: **the default**"),
+    "both": Row("a return asked for, chosen by the learned return"),
 }
 
 

@@ -67,7 +67,7 @@ def choose_checkpoint(checkpoint: str | None, env_id: str) -> str:
     from dfplan.checkpoint import list_pretrained
 
     bundled = [row["name"] for row in list_pretrained()]
-    name = base_name(env_id)
+    name = base_name(env_id).lower()
     if name.startswith("ogbench-"):  # one environment, several data sets
         name = name.removeprefix("ogbench-") + "-navigate"
     if name not in bundled:

@@ -62,4 +62,4 @@ def checkpoint_name(env_id: str, data: str | None) -> str:
     base = env_id.rsplit("-v", 1)[0]
     if base.startswith("ogbench-") and data is not None and data.startswith(base.removeprefix("ogbench-")):
         return data.removesuffix("-v0").removesuffix(".npz")
-    return base
+    return base.lower()
