@@ -12,9 +12,10 @@ import torch
 from dfplan import DFPlanner
 from dfplan.data.episodes import Episodes
 from dfplan.returns import ReturnStats, discounted_returns
-from dfplan.tokens import CONTEXT, GOAL, Normalizer, TokenSpec, unpack_rewards
+from dfplan.tokens import CONTEXT, GOAL, Normalizer, TokenSpec, goal_token, unpack_rewards
 from dfplan.value import ValueConfig, ValueModel, start_return
 from dfplan.windows import WindowSampler, fit_normalizer
+from dfplan_policies.wanted import wanted
 from tests.core.tiny import small_spec, some_norm, tiny_checkpoint
 
 STATS = ReturnStats(0.9, 2.0, 4.0, 10.0, 5.0, (0.0, 10.0, 30.0))
@@ -140,3 +141,15 @@ def test_the_learned_return_chooses_and_does_not_see_what_is_asked_for() -> None
     assert not torch.equal(
         pushed.plan(np.zeros((1, 4)), [[10.0]], generator=torch.Generator().manual_seed(0)).candidates, plain.candidates
     )
+
+
+def test_a_goal_and_a_return_stand_in_one_token() -> None:
+    # Catches: the return read as a coordinate of the goal, or the other way round.
+    spec = layout(goal_columns=(0, 1))
+    norm = replace(some_norm(spec), returns=STATS)
+    token = goal_token(spec, norm, torch.as_tensor(wanted(np.array([3.0, 4.0]), 20.0))[None].float())[0]
+    first = spec.obs_columns - spec.obs_dim
+    assert token[spec.return_column] == 2.0  # (20 - 10) / 5
+    expected = (torch.tensor([3.0, 4.0]) - norm.obs_mean[:2]) / norm.obs_std[:2]
+    torch.testing.assert_close(token[first : first + 2], expected)
+    assert wanted(None, None) is None and np.array_equal(wanted(None, 2.0), [2.0])  # type: ignore[arg-type]

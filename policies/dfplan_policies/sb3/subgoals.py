@@ -147,12 +147,10 @@ def _proposer(source: Any, seed: int, options: dict[str, Any]) -> Propose:
                 as_row(observation), as_row(goal), generator=stream(seed, episode, count), **options
             )  # fmt: skip
             columns = list(range(len(goal)) if spec is None else spec.goal_columns)
-            states: FloatArray = as_numpy(found.observations)[0]
+            path: FloatArray = as_numpy(found.observations)[0][:, columns]
             arrival = float(found.arrival_steps[0, int(found.selected[0])])
             if np.isfinite(arrival):  # what comes after the arrival is rest
-                states = states[: max(2, int(np.ceil(arrival / found.stride)) + 1)]
-                return np.concatenate([states[:, columns], goal[None]])
-            path: FloatArray = states[:, columns]
+                path = np.concatenate([path[: max(2, int(np.ceil(arrival / found.stride)) + 1)], goal[None]])
             return path
 
         return propose
