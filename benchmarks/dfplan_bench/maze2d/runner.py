@@ -86,7 +86,7 @@ def _policy(row: str, checkpoint: str, seed: int) -> Any:
     if name == "perfect":
         from dfplan_bench.maze2d.oracle import PerfectPlanner
 
-        return DFPolicy(PerfectPlanner(tuple(maze.rows)), replan_every=10_000, seed=seed)
+        return DFPolicy(PerfectPlanner(tuple(maze.rows)), replan_every=10_000, seed=seed, **options)
     if name != "df":
         return load_policy(name, seed=seed, controller=partial(WaypointController, maze), oracle=MazeOracle(maze))
     strength, futures = options.pop("goal_guidance", None), options.pop("monte_carlo", None)
