@@ -196,11 +196,11 @@ class DFPolicy(PerEnvironmentPolicy[DFMemory]):
             memory = self._replan(memory, belief, goal, stuck=True)
             if len(memory.plans) > known:
                 memory, outcome = self._execute(memory, belief.state)
-        past = memory.past
+        past, action = memory.past, self.limited(outcome.action)
         if past is not None and self.believer is not None:
-            past = past.after(observation, self.limited(outcome.action), self.believer.needed)
+            past = past.after(observation, action, self.believer.needed)
         memory = replace(memory, step=memory.step + 1, track=outcome.track, settled=outcome.settled, past=past)
-        return outcome.action, memory
+        return action, memory
 
     def _believe(self, memory: DFMemory, observation: FloatArray) -> tuple[DFMemory, Belief]:
         """Find out where the ball is; without a layout that needs it, where it was measured."""
