@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 
 pytest.importorskip("ogbench")
 
-from dfplan.cli import main
 from dfplan.data import load_episodes
 from dfplan.evaluation import TaskReport
 from dfplan_bench import ogbench
@@ -45,19 +43,6 @@ def test_data_sets_without_a_model_are_named(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ValueError, match=f"there is a checkpoint for none of {NAME}"):
         ogbench.run(tmp_path, quick=True, say=said.append, names=(NAME,))
     assert said == [f"{NAME}: no checkpoint is bundled, so it is left out"]
-
-
-@pytest.fixture
-def dfplan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dfplan", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0), *capsys.readouterr()
-
-    return run
 
 
 def test_data_are_made_and_stitched_by_commands(dfplan: Any, tmp_path: Path) -> None:

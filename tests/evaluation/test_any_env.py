@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 from gymnasium import spaces
 
 from dfplan.checkpoint import load_checkpoint
-from dfplan.cli import main
 from dfplan.evaluation import evaluate
 from dfplan.evaluation.rollout import episode_seed
 from dfplan.spaces import Spaces
@@ -55,19 +53,6 @@ def registered() -> Any:
     gymnasium.register("tests/Reach-v3", Reach, max_episode_steps=12)
     yield
     del gymnasium.registry["tests/Reach-v3"]
-
-
-@pytest.fixture
-def dfplan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dfplan", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0), *capsys.readouterr()
-
-    return run
 
 
 @pytest.mark.parametrize(
