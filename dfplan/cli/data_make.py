@@ -50,7 +50,9 @@ def describe_env(name: str, rows: Sequence[str] | None = None) -> tuple[str, Row
         ValueError: unknown name; an environment without a goal or a maze of its own; a broken maze.
     """
     env_id = dfplan_envs.resolve(name)
-    info = next(info for info in dfplan_envs.list_envs() if info.id == env_id)
+    info = next((info for info in dfplan_envs.list_envs() if info.id == env_id), None)
+    if info is None:
+        raise ValueError(f"{env_id} is no maze of this package, so no data are made for it; use `dfplan data collect`")
     spec = copy.deepcopy(gymnasium.spec(env_id))
     if rows is None and env_id == CUSTOM_ENV:
         raise ValueError(f"{env_id} is a maze of your own and needs its text; pass --maze FILE.txt")

@@ -105,7 +105,8 @@ def resolve(name: str) -> str:
     """
     if name in ENVS or name in gymnasium.registry or ":" in name:
         return name
-    for known in (ENVS, gymnasium.registry, _robotics()):
+    for look in (lambda: ENVS, lambda: gymnasium.registry, _robotics):
+        known: Mapping[str, Any] = look()
         if name in known:
             return name
         versions = [env_id for env_id in known if re.fullmatch(re.escape(name) + r"-v\d+", env_id)]

@@ -15,7 +15,7 @@ from dfplan.checkpoint import load_checkpoint
 from dfplan.evaluation import evaluate
 from dfplan.evaluation.rollout import episode_seed
 from dfplan.spaces import Spaces
-from dfplan_envs import episode_steps, resolve
+from dfplan_envs import episode_steps, registry, resolve
 from dfplan_policies import DFPolicy, RandomPolicy, load_policy
 
 TINY = ("--stride", 2, "--horizon", 3, "--steps", 3, "--batch", 8, "--width", 16, "--layers", 1, "--threads", 1,
@@ -115,6 +115,17 @@ def test_names_of_other_packages_are_completed() -> None:
         resolve("Pendulm-v1")
     with pytest.raises(ValueError, match="Did you mean 'maze2d-large-v1'"):
         resolve("maze2d-lage")
+
+
+def test_names_that_are_known_load_no_other_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Catches: half a second, and a greeting on standard error, for every command on a maze.
+    def fail() -> Any:
+        raise AssertionError("Gymnasium-Robotics was asked")
+
+    monkeypatch.setattr(registry, "_robotics", fail)
+    assert resolve("maze2d-large") == "maze2d-large-v1" and resolve("Pendulum") == "Pendulum-v1"
+    with pytest.raises(AssertionError, match="was asked"):
+        resolve("Nowhere")
 
 
 def test_training_without_data_says_how_to_get_some(dfplan: Any) -> None:
