@@ -33,7 +33,7 @@ def test_a_data_set_is_judged_once_and_kept(tmp_path: Path, monkeypatch: pytest.
     assert ogbench.run(tmp_path, quick=True, say=lambda text: None, names=(NAME,)) == first
     with pytest.raises(AssertionError, match="judged again"):
         ogbench.run(tmp_path, quick=True, say=lambda text: None, names=(NAME,),
-                    checkpoints={NAME: "pointmaze-medium-stitch"})  # fmt: skip
+                    checkpoints={NAME: "pointmaze-large-navigate"})  # fmt: skip
 
 
 def test_data_sets_without_a_model_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
