@@ -112,15 +112,17 @@ def resolve(name: str) -> str:
         versions = [env_id for env_id in known if re.fullmatch(re.escape(name) + r"-v\d+", env_id)]
         if versions:
             return max(versions, key=lambda env_id: int(env_id.rpartition("-v")[2]))
-    near = difflib.get_close_matches(name, gymnasium.registry, n=1, cutoff=0.8)
-    if near and near[0] not in ENVS:
+    others = {env_id for env_id in gymnasium.registry if env_id not in ENVS}
+    near = difflib.get_close_matches(name, others | {env_id.rpartition("-v")[0] for env_id in others}, 1, 0.8)
+    if near and not difflib.get_close_matches(name, ENVS, 1, 0.8):
         raise ValueError(f"unknown environment {name!r}. Did you mean {near[0]!r}? `dfplan envs` lists this package's")
     raise unknown("environment", name, sorted(ENVS))
 
 
 def _robotics() -> Mapping[str, Any]:
     """Let Gymnasium-Robotics register its environments, if it is installed; returns Gymnasium's registry."""
-    with contextlib.suppress(ImportError), contextlib.redirect_stdout(io.StringIO()):  # it greets on standard output
+    greeting = io.StringIO()  # it greets on standard output and standard error
+    with contextlib.suppress(ImportError), contextlib.redirect_stdout(greeting), contextlib.redirect_stderr(greeting):
         gymnasium.register_envs(importlib.import_module("gymnasium_robotics"))
     return gymnasium.registry
 

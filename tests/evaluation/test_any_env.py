@@ -113,6 +113,8 @@ def test_names_of_other_packages_are_completed() -> None:
     assert resolve("somewhere:Else-v0") == "somewhere:Else-v0" and episode_steps("tests/Reach-v3") == 12
     with pytest.raises(ValueError, match=r"unknown environment 'Pendulm-v1'\. Did you mean 'Pendulum-v1'"):
         resolve("Pendulm-v1")
+    with pytest.raises(ValueError, match=r"unknown environment 'Pendulm'\. Did you mean 'Pendulum'"):
+        resolve("Pendulm")
     with pytest.raises(ValueError, match="Did you mean 'maze2d-large-v1'"):
         resolve("maze2d-lage")
 
