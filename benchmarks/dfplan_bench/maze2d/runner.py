@@ -35,7 +35,7 @@ class Part:
         count: Episodes.
         seed: Of the run.
         checkpoint: Folder or name of the checkpoint.
-        weights: SHA-256 of its weights, or "" if it has none: other weights make another part.
+        weights: SHA-256 of its weights and the planner's defaults, or "" if it has none: others make another part.
     """
 
     row: Row
