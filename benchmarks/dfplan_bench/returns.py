@@ -6,6 +6,7 @@ bundled checkpoint of the task, trained on them; behaviour cloning is trained he
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +19,7 @@ from dfplan import DFPlanner
 from dfplan.checkpoint import list_pretrained
 from dfplan.data import load_episodes
 from dfplan.evaluation import evaluate
-from dfplan.plotting import Line, Panel, panels_figure
+from dfplan.plotting import Bar, Panel, panels_figure
 from dfplan.spaces import Spaces
 from dfplan_bench.cloning import clone
 from dfplan_bench.common import mean_interval
@@ -77,6 +78,12 @@ ROWS = {
     "pushed": Row("+ pushed by its gradient", {"target_return": "none"}, {"value_scale": 1.0}),
     "both": Row("a return asked for, chosen by the learned return"),
 }
+
+
+SHORT = {
+    "data": "data", "cloning": "behaviour cloning", "plain": "plans", "wanted": "return asked for",
+    "chosen": "chosen by learned return", "pushed": "pushed by its gradient", "both": "asked for and chosen",
+}  # fmt: skip
 
 
 def episode_returns(episodes: Episodes) -> list[float]:
@@ -147,11 +154,9 @@ def _figure(path: Path, found: dict[str, Any]) -> None:
     """Draw the returns of every row, task by task."""
     panels = []
     for name, rows in found.items():
-        means = [r["returns"]["mean"] for r in rows.values()]
-        errors = [
-            0.0 if r["returns"]["stderr"] != r["returns"]["stderr"] else r["returns"]["stderr"] for r in rows.values()
+        bars = [
+            Bar(SHORT[key], row["returns"]["mean"], 0.0 if math.isnan(e := row["returns"]["stderr"]) else e)
+            for key, row in rows.items()
         ]
-        places = [float(i) for i in range(len(rows))]
-        labels = ", ".join(f"{i} {key}" for i, key in enumerate(rows))
-        panels.append(Panel(name, labels, "return", lines=[Line("", places, means, errors)]))
+        panels.append(Panel(name, "return, mean ± s.e.", "", bars=bars))
     panels_figure(path, panels)
