@@ -10,8 +10,8 @@ from torch.distributions import MultivariateNormal
 
 from dfplan.models.base import Cond
 from dfplan.noise import alpha_bar_table
-from dfplan.plotting import Cloud, Panel
-from dfplan.plotting.panels import Bar, Cloud, Panel, _draw
+from dfplan.plotting import Bar, Cloud, Panel
+from dfplan.plotting.panels import _draw
 from dfplan.plotting.style import new_figure
 from dfplan_bench.gaussian import Cubature, GaussianDenoiser, draw_sequences, log_likelihood, rotation
 from tests.core import gaussian as oracle
