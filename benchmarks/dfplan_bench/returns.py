@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,11 +42,13 @@ class Task:
         env: Gymnasium's id.
         checkpoint: The planner's.
         samples: Candidates of the rows that choose.
+        rows: Which of `ROWS` act; all of them if empty.
     """
 
     env: str
     checkpoint: str
     samples: int = 8
+    rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Row:
 
 TASKS = {
     "pendulum": Task("Pendulum-v1", "pendulum"),
-    "halfcheetah": Task("HalfCheetah-v5", "halfcheetah", samples=4),
+    "halfcheetah": Task("HalfCheetah-v5", "halfcheetah", samples=4, rows=("plain", "wanted", "chosen")),
     "cartpole": Task("CartPole-v1", "cartpole"),
 }
 ROWS = {
@@ -131,14 +133,15 @@ def _task(
         "label": "behaviour cloning",
         **kept(out, "cloning", settings, lambda: judged(clone(data, spaces, cloning, seed))),
     }
-    for key, row in ROWS.items():
+    for key in task.rows or tuple(ROWS):
+        row = ROWS[key]
         planner = DFPlanner.from_pretrained(
             task.checkpoint, **{"samples": task.samples if row.many else 1, **row.planner}
         )
         weights = planner.checkpoint.provenance.get("trained", ""), planner.name
         settings = {
-            **what, "episodes": episodes, "row": key, "weights": list(weights), "samples": planner.config.samples,
-            "policy": dict(row.policy), "planner": dict(row.planner),
+            **what, "episodes": episodes, "row": key, "weights": list(weights),
+            "policy": dict(row.policy), "planner": asdict(planner.config),
         }  # fmt: skip
         made = kept(out, key, settings, partial(judged, DFPolicy(planner, seed=seed, **row.policy)))
         rows[key] = {"label": row.label, **made}
