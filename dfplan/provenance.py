@@ -15,6 +15,8 @@ import dfplan
 
 PACKAGES = ("torch", "numpy", "mujoco", "gymnasium")
 
+SOURCE = (":(top)", ":(top,exclude)benchmarks/results", ":(top,exclude)docs")  # what decides a result
+
 
 def versions() -> dict[str, str | None]:
     """Return the versions of python, dfplan and what it stands on."""
@@ -30,6 +32,8 @@ def versions() -> dict[str, str | None]:
 def git(folder: Path | None = None) -> dict[str, Any]:
     """Return the revision that the package's source is at and whether it has been changed; None outside a checkout.
 
+    What a benchmark writes, results and documentation, does not count as a change: it decides no result.
+
     Args:
         folder: Where to look; the folder of the package ``dfplan`` if None. A package that is merely installed inside
             somebody's checkout does not count: the file must be tracked.
@@ -38,7 +42,7 @@ def git(folder: Path | None = None) -> dict[str, Any]:
     revision = _git(folder, "rev-parse", "HEAD")
     if revision is None or _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
         return {"revision": None, "dirty": None}
-    status = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    status = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", *SOURCE)
     return {"revision": revision, "dirty": None if status is None else bool(status)}
 
 

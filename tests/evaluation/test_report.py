@@ -98,10 +98,16 @@ def test_git_outside_a_checkout_is_null_and_inside_tells_changes(tmp_path: Path)
     git("commit", "-m", "x")
     (tmp_path / "__init__.py").write_text("1")
     assert provenance.git(tmp_path) == {"revision": None, "dirty": None}
-    git("add", "__init__.py")
+    for written in ("benchmarks/results/x.json", "docs/x.md"):
+        (tmp_path / written).parent.mkdir(parents=True)
+        (tmp_path / written).write_text("1")
+    git("add", "__init__.py", "benchmarks", "docs")
     git("commit", "-m", "y")
     clean = provenance.git(tmp_path)
     assert len(clean["revision"]) == 40 and clean["dirty"] is False
+    for written in ("benchmarks/results/x.json", "docs/x.md"):
+        (tmp_path / written).write_text("2")
+    assert provenance.git(tmp_path) == clean  # results and documentation decide no result
     (tmp_path / "__init__.py").write_text("2")
     assert provenance.git(tmp_path) == {**clean, "dirty": True}
 
