@@ -64,8 +64,8 @@ class VectorLoop:
         if episodes is not None and len(episodes) != n:
             raise ValueError(f"episodes must hold {n} numbers, one per environment, got {len(episodes)}")
         self._now, info = self.envs.reset(seed=seed, options=options)
-        numbered = isinstance(self.policy, NumberedPolicy)
-        self.state = self.policy.start(list(episodes or [0] * n)) if numbered else None  # type: ignore[attr-defined]
+        numbers = [0] * n if episodes is None else list(episodes)
+        self.state = self.policy.start(numbers) if isinstance(self.policy, NumberedPolicy) else None
         self._starts, self._over = np.ones(n, dtype=bool), np.zeros(n, dtype=bool)
         self.live = ~self._starts
         return self._now, info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 from typing import Any
 
 import gymnasium
@@ -216,7 +217,7 @@ def test_subgoals_where_the_goal_is_no_first_column(env: str) -> None:
     columns = [1, 2] if env == "hidden" else [2, 1]
     path = found.observations[0].numpy()[:, columns]
     np.testing.assert_allclose(path[0], place, atol=1e-5)
-    along = np.concatenate([np.linspace(a, b, 400) for a, b in zip(path[:-1], path[1:], strict=True)])
+    along = np.concatenate([np.linspace(a, b, 400) for a, b in pairwise(path)])
     inside = np.clip(along, -2, 2)
     assert np.linalg.norm(inside - shown["desired_goal"], axis=1).min() < 0.05
     led.env.unwrapped.place = led.env.unwrapped.target.copy()  # type: ignore[attr-defined]

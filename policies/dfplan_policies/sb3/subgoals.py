@@ -177,9 +177,8 @@ def _proposer(source: Any, seed: int, options: dict[str, Any]) -> Propose:
         target = target_of(planner, options.pop("target_return", None))
 
         def propose(observation: FloatArray, goal: FloatArray, episode: int, count: int) -> FloatArray:
-            found = planner.plan(
-                as_row(observation), as_row(np.asarray(wanted(goal, target))), generator=stream(seed, episode, count), **options
-            )  # fmt: skip
+            asked = as_row(np.asarray(wanted(goal, target)))
+            found = planner.plan(as_row(observation), asked, generator=stream(seed, episode, count), **options)
             columns = list(range(len(goal)) if spec is None else spec.goal_columns)
             path: FloatArray = as_numpy(found.observations)[0][:, columns]
             arrival = float(found.arrival_steps[0, int(found.selected[0])])
