@@ -66,12 +66,18 @@ def _cut(observation: Any, keys: Any) -> Any:
     """
     found = observation if isinstance(observation, Mapping) else {}
     if keys is None and found is not observation:
-        return np.array(observation)
+        return _own(observation)
     missing = [key for key in (("observation",) if keys is None else keys) if key not in found]
     if missing:
         own = "the array 'observation'" if keys is None else sorted(keys)
         raise ValueError(f"the model was trained on {own}; {missing} missing from the observation")
-    return np.array(found["observation"]) if keys is None else {key: np.array(found[key]) for key in keys}
+    return _own(found["observation"]) if keys is None else {key: _own(found[key]) for key in keys}
+
+
+def _own(values: Any) -> NDArray[Any]:
+    """Copy an array into memory of its own, in the byte order of this machine: torch reads no other."""
+    values = np.asarray(values)
+    return np.array(values, dtype=values.dtype.newbyteorder("="))
 
 
 def _recognise(path: Path) -> str:

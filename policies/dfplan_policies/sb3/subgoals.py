@@ -15,7 +15,7 @@ from dfplan_policies.protocol import FloatArray
 from dfplan_policies.streams import stream
 from dfplan_policies.wanted import target_of, wanted
 
-Propose = Callable[[Any, FloatArray, int, int], FloatArray]
+Propose = Callable[[FloatArray, FloatArray, int, int], FloatArray]
 """From an observation (O,), the goal (G,), the episode's number and a count to a path (n, G) that begins here."""
 
 KEYS = ("observation", "achieved_goal", "desired_goal")
