@@ -21,6 +21,7 @@ from tqdm import trange
 import dfplan_envs  # noqa: F401  (registers the ids)
 from dfplan import DFPlanner, Plan
 from dfplan.evaluation import mean_stderr
+from dfplan_bench.common import CAREFUL_PLAN
 from result import finish
 
 
@@ -68,7 +69,7 @@ def main() -> None:
     for i in trange(args.starts):
         obs, info = env.reset(seed=args.seed * 100_000 + i)
         generator = torch.Generator().manual_seed(i)
-        plan = planner.plan(obs, goal=info["goal"], actions=True, generator=generator)
+        plan = planner.plan(obs, goal=info["goal"], actions=True, generator=generator, **CAREFUL_PLAN)
         arrival = float(plan.arrival_steps[0, plan.selected[0]])
         tokens = int(min(args.tokens, arrival // plan.stride))
         for name, rows in gaps.items():

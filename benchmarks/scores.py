@@ -28,6 +28,10 @@ COMMANDS = {
     **{f"multi-{m}-path": f"--env maze2d-multi-{m} --episodes 500 --workers 2" for m in MAZES},
     **{f"multi-{m}-waypoint": f"--env maze2d-multi-{m} --policy waypoint --episodes 500 --workers 2" for m in MAZES},
     **{f"{m}-diffused": f"--env maze2d-{m} --executor diffused_actions --episodes 500 --workers 2" for m in MAZES},
+    **{
+        f"robotics-{m}-path": f"--env robotics-pointmaze-{m} --checkpoint maze2d-{m} --episodes 100 --workers 2"
+        for m in MAZES
+    },
     "large-full-sequence": "--env maze2d-large --episodes 100 --workers 2 --schedule full_sequence --attention full",
     "large-default": "--env maze2d-large",
     **baseline_commands.COMMANDS,

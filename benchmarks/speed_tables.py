@@ -66,7 +66,7 @@ def steps() -> str:
     rows = []
     for group in ("steps", "others"):
         for name, row in r.get("rows", {}).get(group, {}).items():
-            gap = "the defaults" if name == r["default"] else difference(row["difference"])
+            gap = "-" if name == r["careful"] else difference(row["difference"])
             rows.append((name, f"{row['network_evaluations']:.0f}", bench_tables.pm(row["score"], 1), gap,
                          f"{100 * row['success_rate']:.0f}"))  # fmt: skip
     head = ("plans", "network calls", "strict score", "paired difference", "success, %")

@@ -123,6 +123,20 @@ def details() -> str:
     return "\n".join(rows)
 
 
+def robotics() -> str:
+    """Gymnasium-Robotics' PointMaze, acted in by the models of maze2d."""
+    rows = ["| environment | episodes | return | success | steps to first reach |", "| --- | --- | --- | --- | --- |"]
+    for maze in MAZES:
+        r = load(f"robotics-{maze}-path")
+        if r:
+            total, first = r["return"]["strict"], r["first_reach_steps"]["mean"]
+            rows.append(
+                f"| `{r['env']}` | {r['episodes']} | {total['mean']:.1f} ± {total['stderr']:.1f} | "
+                f"{100 * r['success_rate']:.0f} % | {'-' if first is None else f'{first:.0f}'} |"
+            )
+    return "\n".join(rows) if len(rows) > 2 else "not run"
+
+
 def default_run() -> str:
     """What the README's first command prints, and where it was run."""
     r = load("large-default")
@@ -175,6 +189,7 @@ def gap() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "scores": scores,
     "multi-scores": multi_scores,
+    "robotics": robotics,
     "default-run": default_run,
     "details": details,
     "speed": speed,

@@ -36,10 +36,10 @@ class PlannerConfig:
             GPU; an environment's noise is the same, but its plan may differ in rounding with who else is there.
     """
 
-    samples: int = 16
+    samples: int = 8
     schedule: str = "pyramid"
-    slope: float = 0.5
-    steps: int = 10
+    slope: float = 0.2
+    steps: int = 8
     attention: str = "causal"
     warm_level: float = 0.5
     goal_radius: float = 0.5

@@ -16,7 +16,7 @@ import numpy as np
 from dfplan.evaluation import evaluate
 from dfplan.planner import DFPlanner
 from dfplan.plotting import Line, Panel, panels_figure
-from dfplan_bench.common import mean_interval
+from dfplan_bench.common import CAREFUL_PLAN, mean_interval
 from dfplan_bench.corruption import CorruptedPolicy, Corruption
 from dfplan_policies import DFPolicy
 
@@ -61,7 +61,7 @@ def run(
     """Evaluate the policy under missing and under noisy observations."""
     from dfplan_envs import get_normalized_score
 
-    planner = DFPlanner.from_pretrained(checkpoint)
+    planner = DFPlanner.from_pretrained(checkpoint, **CAREFUL_PLAN)
     episodes, shares, noises = (2, SHARES[1:2], NOISES[1:2]) if quick else (12, SHARES, NOISES)
     std = planner.norm.obs_std.double().numpy()
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from dfplan.evaluation import evaluate
 from dfplan.planner import DFPlanner, History
 from dfplan.plotting import Line, Panel, panels_figure
-from dfplan_bench.common import mean_interval, wilson
+from dfplan_bench.common import CAREFUL_PLAN, mean_interval, wilson
 from dfplan_policies import ActPolicy, DFPolicy, ModelPredictivePolicy
 
 CHECKPOINT, ENV = "maze2d-umaze-interleaved", "maze2d-umaze"
@@ -175,7 +175,7 @@ def run(
     out: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], None] = print, checkpoint: str = CHECKPOINT
 ) -> dict[str, Any]:
     """Ask one checkpoint all five questions."""
-    planner = DFPlanner.from_pretrained(checkpoint)
+    planner = DFPlanner.from_pretrained(checkpoint, **CAREFUL_PLAN)
     count, episodes, slow = (20, 2, 2) if quick else (500, 48, 12)
     say(f"world model and inverse dynamics on {count} windows")
     w = windows(planner, count, seed)

@@ -6,8 +6,9 @@ bundled checkpoint of the task, trained on them; behaviour cloning is trained he
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from dfplan import DFPlanner
 from dfplan.checkpoint import list_pretrained
 from dfplan.data import load_episodes
 from dfplan.evaluation import evaluate
-from dfplan.plotting import Line, Panel, panels_figure
+from dfplan.plotting import Bar, Panel, panels_figure
 from dfplan.spaces import Spaces
 from dfplan_bench.cloning import clone
 from dfplan_bench.common import mean_interval
@@ -41,11 +42,13 @@ class Task:
         env: Gymnasium's id.
         checkpoint: The planner's.
         samples: Candidates of the rows that choose.
+        rows: Which of `ROWS` act; all of them if empty.
     """
 
     env: str
     checkpoint: str
     samples: int = 8
+    rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Row:
 
 TASKS = {
     "pendulum": Task("Pendulum-v1", "pendulum"),
-    "halfcheetah": Task("HalfCheetah-v5", "halfcheetah", samples=4),
+    "halfcheetah": Task("HalfCheetah-v5", "halfcheetah", samples=4, rows=("plain", "wanted", "chosen")),
     "cartpole": Task("CartPole-v1", "cartpole"),
 }
 ROWS = {
@@ -77,6 +80,12 @@ ROWS = {
     "pushed": Row("+ pushed by its gradient", {"target_return": "none"}, {"value_scale": 1.0}),
     "both": Row("a return asked for, chosen by the learned return"),
 }
+
+
+SHORT = {
+    "data": "data", "cloning": "behaviour cloning", "plain": "plans", "wanted": "return asked for",
+    "chosen": "chosen by learned return", "pushed": "pushed by its gradient", "both": "asked for and chosen",
+}  # fmt: skip
 
 
 def episode_returns(episodes: Episodes) -> list[float]:
@@ -124,14 +133,15 @@ def _task(
         "label": "behaviour cloning",
         **kept(out, "cloning", settings, lambda: judged(clone(data, spaces, cloning, seed))),
     }
-    for key, row in ROWS.items():
+    for key in task.rows or tuple(ROWS):
+        row = ROWS[key]
         planner = DFPlanner.from_pretrained(
             task.checkpoint, **{"samples": task.samples if row.many else 1, **row.planner}
         )
         weights = planner.checkpoint.provenance.get("trained", ""), planner.name
         settings = {
-            **what, "episodes": episodes, "row": key, "weights": list(weights), "samples": planner.config.samples,
-            "policy": dict(row.policy), "planner": dict(row.planner),
+            **what, "episodes": episodes, "row": key, "weights": list(weights),
+            "policy": dict(row.policy), "planner": asdict(planner.config),
         }  # fmt: skip
         made = kept(out, key, settings, partial(judged, DFPolicy(planner, seed=seed, **row.policy)))
         rows[key] = {"label": row.label, **made}
@@ -147,11 +157,9 @@ def _figure(path: Path, found: dict[str, Any]) -> None:
     """Draw the returns of every row, task by task."""
     panels = []
     for name, rows in found.items():
-        means = [r["returns"]["mean"] for r in rows.values()]
-        errors = [
-            0.0 if r["returns"]["stderr"] != r["returns"]["stderr"] else r["returns"]["stderr"] for r in rows.values()
+        bars = [
+            Bar(SHORT[key], row["returns"]["mean"], 0.0 if math.isnan(e := row["returns"]["stderr"]) else e)
+            for key, row in rows.items()
         ]
-        places = [float(i) for i in range(len(rows))]
-        labels = ", ".join(f"{i} {key}" for i, key in enumerate(rows))
-        panels.append(Panel(name, labels, "return", lines=[Line("", places, means, errors)]))
+        panels.append(Panel(name, "return, mean ± s.e.", "", bars=bars))
     panels_figure(path, panels)

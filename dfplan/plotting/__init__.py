@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from dfplan.plotting.frames import frames_gif
     from dfplan.plotting.guided import PlansPanel, guided_figure
     from dfplan.plotting.maze import MazeMap
-    from dfplan.plotting.panels import Cloud, Line, Panel, panels_figure
+    from dfplan.plotting.panels import Bar, Cloud, Line, Panel, panels_figure
     from dfplan.plotting.paths import PathPanel, paths_figure
     from dfplan.plotting.plan import plan_figure
 
 _LAZY = {
+    "Bar": "panels",
     "Cloud": "panels",
     "Line": "panels",
     "MazeMap": "maze",
@@ -34,6 +35,7 @@ _LAZY = {
 
 
 __all__ = [
+    "Bar",
     "Cloud",
     "Line",
     "MazeMap",

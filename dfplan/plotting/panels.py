@@ -51,6 +51,21 @@ class Cloud:
 
 
 @dataclass(frozen=True)
+class Bar:
+    """One value under its name.
+
+    Attributes:
+        label: Beside it.
+        value: Where it lies.
+        err: Half width of its error bar.
+    """
+
+    label: str
+    value: float
+    err: float = 0.0
+
+
+@dataclass(frozen=True)
 class Panel:
     """One set of axes with curves and points.
 
@@ -64,6 +79,7 @@ class Panel:
         ylim: Limits, or None.
         clouds: Points, drawn small under the curves.
         diagonal: Draw the line y = x, where what is on both axes agrees.
+        bars: Values under their names, from top to bottom; ``xlabel`` says what they are.
     """
 
     title: str
@@ -76,6 +92,7 @@ class Panel:
     ylim: tuple[float, float] | None = None
     clouds: Sequence[Cloud] = ()
     diagonal: bool = False
+    bars: Sequence[Bar] = ()
 
 
 def panels_figure(path: str | Path, panels: Sequence[Panel], *, height_in: float = 3.0, dpi: int = 100) -> Path:
@@ -120,6 +137,8 @@ def _draw(ax: Any, panel: Panel) -> None:
                 ax.errorbar(x, y, e, color=colour, linewidth=1.5, capsize=3)
             else:
                 ax.fill_between(x, y - e, y + e, color=colour, alpha=0.18, linewidth=0)
+    if panel.bars:
+        _draw_bars(ax, panel.bars)
     if "x" in panel.log:
         ax.set_xscale("log")
         places = sorted({float(v) for line in panel.lines for v in line.x})
@@ -138,3 +157,12 @@ def _draw(ax: Any, panel: Panel) -> None:
         ax.spines[side].set_visible(False)
     if any(line.label for line in panel.lines) or any(cloud.label for cloud in panel.clouds):
         ax.legend(fontsize=7, frameon=False)
+
+
+def _draw_bars(ax: Any, bars: Sequence[Bar]) -> None:
+    places = np.arange(len(bars))
+    values, errors = [bar.value for bar in bars], [bar.err for bar in bars]
+    ax.errorbar(values, places, xerr=errors, fmt="o", color=COLOURS[0], markersize=5, capsize=3, linewidth=1.5)
+    ax.set_yticks(places, [bar.label for bar in bars])
+    ax.set_ylim(len(bars) - 0.5, -0.5)
+    ax.grid(axis="x", color=FAINT, linewidth=0.4, alpha=0.5)

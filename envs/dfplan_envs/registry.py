@@ -18,6 +18,7 @@ from dfplan_envs._errors import unknown
 ENTRY_POINT = "dfplan_envs.maze2d.env:Maze2dEnv"
 POINTMAZE = "dfplan_envs.ogbench.env:PointMazeEnv"
 POINTMAZE_STEPS = 1000
+ROBOTICS = "dfplan_envs.maze2d.robotics:RoboticsPointMaze"
 CUSTOM_LIMIT = 800  # steps of an episode in mazes that D4RL does not have
 
 # Steps of an episode by layout, in D4RL's newest version of each.
@@ -77,6 +78,9 @@ def _entries() -> Iterator[EnvInfo]:
     yield EnvInfo(
         "maze2d-v1", "a maze of your own: maze=['#####', '#OOG#', '#####']", CUSTOM_LIMIT, {"reward": "sparse"}
     )
+    for layout in ("umaze", "medium", "large"):
+        text = f"Gymnasium-Robotics' PointMaze {layout} in D4RL's frame, goals drawn at every reset (extra: robotics)"
+        yield EnvInfo(f"robotics-pointmaze-{layout}-v3", text, EPISODE_STEPS[layout], {"maze": layout}, ROBOTICS)
     for size in ("medium", "large", "giant"):
         text = f"OGBench pointmaze {size}: 5 tasks, success within 1.0 of the goal (extra: ogbench)"
         yield EnvInfo(f"ogbench-pointmaze-{size}-v0", text, POINTMAZE_STEPS, {"size": size}, POINTMAZE, 0.1)
@@ -105,7 +109,7 @@ def resolve(name: str) -> str:
     """
     if name in ENVS or name in gymnasium.registry or ":" in name:
         return name
-    for look in (lambda: ENVS, lambda: gymnasium.registry, _robotics):
+    for look in (lambda: ENVS, lambda: gymnasium.registry, register_robotics):
         known: Mapping[str, Any] = look()
         if name in known:
             return name
@@ -119,7 +123,7 @@ def resolve(name: str) -> str:
     raise unknown("environment", name, sorted(ENVS))
 
 
-def _robotics() -> Mapping[str, Any]:
+def register_robotics() -> Mapping[str, Any]:
     """Let Gymnasium-Robotics register its environments, if it is installed; returns Gymnasium's registry."""
     greeting = io.StringIO()  # it greets on standard output and standard error
     with contextlib.suppress(ImportError), contextlib.redirect_stdout(greeting), contextlib.redirect_stderr(greeting):

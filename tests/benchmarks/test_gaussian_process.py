@@ -10,7 +10,7 @@ from torch.distributions import MultivariateNormal
 
 from dfplan.models.base import Cond
 from dfplan.noise import alpha_bar_table
-from dfplan.plotting import Cloud, Panel
+from dfplan.plotting import Bar, Cloud, Panel
 from dfplan.plotting.panels import _draw
 from dfplan.plotting.style import new_figure
 from dfplan_bench.gaussian import Cubature, GaussianDenoiser, draw_sequences, log_likelihood, rotation
@@ -76,3 +76,15 @@ def test_clouds_and_the_diagonal_are_drawn() -> None:
     assert ax.get_legend().get_texts()[0].get_text() == "a"
     assert len(ax.lines) == 1 and ax.lines[0].get_slope() == 1
     assert ax.get_xlim()[0] > 90
+
+
+def test_named_values_are_drawn_from_top_to_bottom() -> None:
+    # Catches: names beside other values, an order upside down, error bars along the wrong axis.
+    pytest.importorskip("matplotlib")
+    ax = new_figure(3, 3).add_subplot()
+    _draw(ax, Panel("t", "return", "", bars=[Bar("low", -10.0, 2.0), Bar("high", 5.0)]))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["low", "high"]
+    assert ax.lines[0].get_xdata().tolist() == [-10.0, 5.0] and ax.lines[0].get_ydata().tolist() == [0, 1]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]
+    (segments,) = (c.get_segments() for c in ax.collections)
+    assert segments[0].tolist() == [[-12.0, 0.0], [-8.0, 0.0]]

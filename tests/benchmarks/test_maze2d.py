@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dfplan.planner_config import PlannerConfig
 from dfplan_bench import maze2d
 from dfplan_bench.maze2d import report, runner
 from dfplan_bench.maze2d.oracle import FINE, Grid, PerfectPlanner
@@ -56,6 +57,21 @@ def test_parts_cover_every_episode_once_and_know_what_they_belong_to() -> None:
     ]  # fmt: skip
     assert len({p.file for p in (one, *others)}) == 5
     assert replace(one, row=replace(WAYPOINT, label="another name"), checkpoint="elsewhere").file == one.file
+
+
+def test_other_defaults_of_the_planner_make_another_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Catches: episodes of older defaults taken for those of the new ones, since a row without options names neither.
+    config: dict[str, Any] = {"weights_sha256": "w", "planner": {"goal_radius": 1.0}}
+    before = maze2d.planner_key(config)
+    assert before == maze2d.planner_key(dict(config)) != maze2d.planner_key({**config, "planner": {}})
+    assert maze2d.planner_key({**config, "weights_sha256": "v"}) != before
+
+    @dataclass(frozen=True)
+    class Newer(PlannerConfig):
+        steps: int = 99
+
+    monkeypatch.setattr(maze2d, "PlannerConfig", Newer)
+    assert maze2d.planner_key(config) != before
 
 
 def test_episodes_do_not_depend_on_the_part_they_are_in() -> None:

@@ -146,7 +146,7 @@ def test_savings_change_nothing_but_time(monkeypatch: pytest.MonkeyPatch) -> Non
         with switches.switched(planner, on) as before:
             before()
             g = torch.Generator().manual_seed(0)
-            found.append(planner.plan(obs, (1.0, 1.0), generator=g, plausibility=0.0).candidates)
+            found.append(planner.plan(obs, (1.0, 1.0), generator=g, plausibility=0.0, steps=10, slope=0.5).candidates)
         assert model.prepare and planning.sample is not None
     for plan in found[1:]:
         torch.testing.assert_close(plan, found[0], rtol=1e-4, atol=1e-4)

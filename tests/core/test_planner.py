@@ -126,10 +126,10 @@ def test_inputs_may_be_lists_or_arrays_and_stay_as_they_are() -> None:
 def test_options_reach_the_sampler(option: str) -> None:
     # Catches: an option that is accepted and ignored.
     change = {"schedule": "trapezoid", "slope": 3.0, "steps": 4, "attention": "full", "samples": 5}[option]
-    base, other = make(), make(**{option: change})
+    base, other = make(slope=0.5), make(**{"slope": 0.5, option: change})
     assert base.candidates.shape != other.candidates.shape or not torch.equal(base.candidates, other.candidates)
-    configured = DFPlanner(tiny_checkpoint(), PlannerConfig(**{"precision": "fp32", "samples": 3, "steps": 6,
-                                                               option: change}))  # fmt: skip
+    options = {"precision": "fp32", "samples": 3, "steps": 6, "slope": 0.5, option: change}
+    configured = DFPlanner(tiny_checkpoint(), PlannerConfig(**options))
     p = configured.plan(*situation(), generator=torch.Generator().manual_seed(0))
     assert torch.equal(p.candidates, other.candidates)
 

@@ -38,9 +38,10 @@ MULTI = {f"maze2d-multi-{name}-v1": SCORES[f"maze2d-{name}-v1"] for name in ("um
 def test_exactly_these_ids_exist() -> None:
     """Catches an id that is missing from the registry, from Gymnasium, or from the score table."""
     pointmaze = {f"ogbench-pointmaze-{size}-v0" for size in ("medium", "large", "giant")}
-    wanted = {*SCORES, *MULTI, "maze2d-v1", *pointmaze}
+    robotics = {f"robotics-pointmaze-{maze}-v3" for maze in ("umaze", "medium", "large")}
+    wanted = {*SCORES, *MULTI, "maze2d-v1", *pointmaze, *robotics}
     assert {info.id for info in dfplan_envs.list_envs()} == wanted
-    assert {env_id for env_id in gymnasium.registry if env_id.startswith(("maze2d", "ogbench-"))} == wanted
+    assert {env_id for env_id in gymnasium.registry if env_id.startswith(("maze2d", "ogbench-", "robotics-"))} == wanted
     for info in dfplan_envs.list_envs():
         assert info.reference_scores == {**SCORES, **MULTI}.get(info.id)
         assert gymnasium.spec(info.id).max_episode_steps == info.max_episode_steps

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from dfplan.checkpoint import locate, read_config
 from dfplan.data.files import atomic_path
+from dfplan.planner_config import PlannerConfig
 from dfplan.provenance import cores
 from dfplan_bench.maze2d import own, report
 from dfplan_bench.maze2d.rows import MAZES, Row, all_rows, choose
@@ -66,7 +68,7 @@ def run(
 def _parts(
     wanted: list[Row], checkpoints: dict[str, str], seed: int, episodes: int | None, files: Mapping[str, str]
 ) -> list[Part]:
-    weights = {m: str(read_config(locate(c))["weights_sha256"]) for m, c in checkpoints.items()}
+    weights = {m: planner_key(read_config(locate(c))) for m, c in checkpoints.items()}
     return [
         part
         for row in wanted
@@ -75,6 +77,12 @@ def _parts(
             weights[row.maze] if row.policy == "df" else files.get(row.policy, ""),
         )
     ]  # fmt: skip
+
+
+def planner_key(config: Mapping[str, Any]) -> str:
+    """Name what a planner's results depend on: its weights and its defaults."""
+    defaults = asdict(PlannerConfig.from_dict(dict(config["planner"])))
+    return f"{config['weights_sha256']} {json.dumps(defaults, sort_keys=True)}"
 
 
 def _trained(out: Path, maze: str, seed: int, quick: bool, say: Callable[[str], None]) -> str:

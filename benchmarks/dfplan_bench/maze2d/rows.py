@@ -79,7 +79,7 @@ def _ladder() -> list[Row]:
         ("a", "(a) next waypoint at the plan's speed, one sample", {**one, "executor": "next_waypoint"}),
         ("b", "(b) + look-ahead at full speed", {**one, **free}),
         ("c", "(c) + holding the goal", one),
-        ("d1", "(d) + selection among 16 by arrival", many),
+        ("d1", "(d) + selection among 8 by arrival", many),
         ("d2", "(d) + selection by plausibility too: **the default**", {}),
         ("e0", "(e) default with 4 samples and goal guidance", mcg),
         ("e1", "(e) the same with Monte Carlo Guidance, 8 futures", {**mcg, "monte_carlo": 8}),

@@ -36,8 +36,8 @@ class Part:
         count: Episodes.
         seed: Of the run.
         checkpoint: Folder or name of the checkpoint.
-        weights: SHA-256 of its weights, or of the file of a policy of one's own; "" if there is none. Others make
-            another part.
+        weights: SHA-256 of its weights and the planner's defaults, or of the file of a policy of one's own; "" if there
+            is none. Others make another part.
     """
 
     row: Row

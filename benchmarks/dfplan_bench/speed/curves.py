@@ -23,7 +23,7 @@ ENVIRONMENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 def horizon_curve(quick: bool) -> dict[str, Any]:
     """Time a plan of 16 candidates by its horizon, one thread, float32; zig-zag and full sequence."""
-    horizons, samples = (HORIZONS[:2], 1) if quick else (HORIZONS, 16)
+    horizons, samples = (HORIZONS[:2], 1) if quick else (HORIZONS, 8)
     curves: dict[str, list[dict[str, float]]] = {}
     kinds: dict[str, dict[str, Any]] = {
         "pyramid": {}, "full sequence": {"schedule": "full_sequence", "attention": "full"},

@@ -17,9 +17,9 @@ from dfplan_policies import DFPolicy, PlanView
 RATE_HZ, REPLAN = 100.0, 50
 SETTINGS: dict[str, Mapping[str, Any]] = {
     "defaults": {},
-    "8 steps, slope 0": ours.FAST,
+    "5 steps, slope 0": ours.FAST,
     "defaults, asynchronous": {"asynchronous": True},
-    "8 steps, slope 0, asynchronous": {**ours.FAST, "asynchronous": True},
+    "5 steps, slope 0, asynchronous": {**ours.FAST, "asynchronous": True},
 }
 
 

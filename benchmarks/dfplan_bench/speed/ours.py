@@ -13,15 +13,17 @@ from dfplan import DFPlanner, Plan
 from dfplan.checkpoint import load_checkpoint
 from dfplan.models import TransformerDenoiser
 from dfplan.planner_config import PlannerConfig
+from dfplan_bench.common import CAREFUL_PLAN
 
 MAZE = "maze2d-large"
-FAST: Mapping[str, Any] = {"steps": 8, "slope": 0.0}
+FAST: Mapping[str, Any] = {"steps": 5, "slope": 0.0}
 VARIANTS: dict[str, Mapping[str, Any]] = {
     "defaults": {},
     "defaults, 50 candidates": {"samples": 50},
-    "8 steps, slope 0": FAST,
-    "8 steps, slope 0, 50 candidates": {**FAST, "samples": 50},
-    "8 steps, slope 0, 4 candidates": {**FAST, "samples": 4},
+    "10 steps, slope 0.5, 16 candidates": CAREFUL_PLAN,
+    "5 steps, slope 0": FAST,
+    "5 steps, slope 0, 50 candidates": {**FAST, "samples": 50},
+    "5 steps, slope 0, 4 candidates": {**FAST, "samples": 4},
 }
 
 

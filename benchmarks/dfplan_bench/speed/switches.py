@@ -52,8 +52,8 @@ def time_options(samples: int, repeats: int) -> list[dict[str, Any]]:
     earlier = ours.plan(fp32, samples=samples)
     calls: dict[str, Callable[[], Any]] = {
         "bf16": lambda: ours.plan(bf16, samples=samples),
-        "8 steps, slope 0": lambda: ours.plan(fp32, samples=samples, **ours.FAST),
-        "8 steps, slope 0, bf16": lambda: ours.plan(bf16, samples=samples, **ours.FAST),
+        "5 steps, slope 0": lambda: ours.plan(fp32, samples=samples, **ours.FAST),
+        "5 steps, slope 0, bf16": lambda: ours.plan(bf16, samples=samples, **ours.FAST),
         "warm start (half of the levels)": lambda: ours.plan(fp32, samples=samples, warm_start=earlier, elapsed=50),
     }
     before = seconds(lambda: ours.plan(fp32, samples=samples), repeats)
@@ -62,9 +62,9 @@ def time_options(samples: int, repeats: int) -> list[dict[str, Any]]:
         for name, call in calls.items()
     ]
     longer = seconds(lambda: ours.plan(fp32, samples=samples, steps=20, slope=1.0), repeats)
-    rows.insert(0, {"saving": "10 steps, slope 0.5 for 20 steps, slope 1", "candidates": samples,
+    rows.insert(0, {"saving": "8 steps, slope 0.2 for 20 steps, slope 1", "candidates": samples,
                     "before_s": longer, "after_s": before})  # fmt: skip
-    if (torch.get_num_threads(), samples) == (1, 16):
+    if (torch.get_num_threads(), samples) == (1, 8):
         with threads(2):
             after = seconds(calls["bf16"], repeats)
         rows.append({"saving": "bf16, two threads", "candidates": samples, "before_s": before, "after_s": after})
@@ -85,8 +85,8 @@ def savings(quick: bool) -> list[dict[str, Any]]:
     """Time all of them on one thread."""
     repeats = 1 if quick else 7
     with threads(1):
-        rows = [row for samples in ((1,) if quick else (1, 16)) for row in time_stack(samples, repeats)]
-        rows += [row for samples in ((1,) if quick else (1, 16)) for row in time_options(samples, repeats)]
-        for samples in (1,) if quick else (1, 16):
+        rows = [row for samples in ((1,) if quick else (1, 8)) for row in time_stack(samples, repeats)]
+        rows += [row for samples in ((1,) if quick else (1, 8)) for row in time_options(samples, repeats)]
+        for samples in (1,) if quick else (1, 8):
             rows.append(time_batch(2 if quick else 16, samples, 1 if quick else 3))
     return rows
