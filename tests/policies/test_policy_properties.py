@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dfplan_policies import FunctionalPolicy
 from dfplan_policies.checking.case import Case, make_case
 from tests.policies.shipped import ENVS, SHIPPED
 
@@ -150,3 +151,16 @@ def test_an_observation_without_a_batch_gets_one_action(name: str) -> None:
         batch, row = case.act(t, row, None, slice(0, 1))
         assert np.shape(alone) == case.space.shape and case.space.contains(np.asarray(alone, case.space.dtype)[()])
         close(alone, batch[0])
+
+
+def test_what_a_policy_remembers_is_its_own() -> None:
+    # Catches: a memory of arrays that a vector environment writes over.
+    kept = FunctionalPolicy(lambda memory, observation, goal: (np.zeros(2), (observation, goal)))
+    for rows in (2, 1):
+        seen = {"observation": np.ones((rows, 4)), "desired_goal": np.ones((rows, 2))}
+        _, state = kept.predict(seen)
+        _, plain = kept.predict(array := np.ones((rows, 4)))
+        for values in (array, *seen.values()):
+            values[...] = 9
+        remembered = [*(part for memory in state.memories for part in memory), *(m[0] for m in plain.memories)]
+        assert all((part == 1).all() for part in remembered)
