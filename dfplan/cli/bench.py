@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import time
 from inspect import signature
@@ -26,6 +27,10 @@ def bench(
     episodes: Annotated[int | None, typer.Option(help="maze2d: at most so many episodes per row.")] = None,
     workers: Annotated[int | None, typer.Option(help="maze2d: processes; one per core by default.")] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="maze2d: train the checkpoints first.")] = False,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="maze2d: a policy of your own, as for dfplan eval: sb3:FILE, py:MODULE:ATTRIBUTE ..."),
+    ] = None,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="maze2d: run the episodes on this Ray cluster (extra ray).")
     ] = None,
@@ -43,7 +48,10 @@ def bench(
 
         torch.set_num_threads(threads)
     run, began = found.load(), time.perf_counter()
-    options = {"rows": rows, "episodes": episodes, "workers": workers, "retrain": retrain or None, "ray": ray}
+    options: dict[str, Any] = {
+        "rows": rows, "policy": policy or None, "episodes": episodes, "workers": workers, "retrain": retrain or None,
+        "ray": ray,
+    }  # fmt: skip
     options = _accepted(name, run, {option: value for option, value in options.items() if value is not None})
     typer.echo(f"{name}: {found.claim} (about {found.minutes:g} minutes; run folder {out})", err=True)
     result = run(out, seed=seed, quick=quick, say=lambda text: typer.echo(text, err=True), **options)
@@ -89,7 +97,11 @@ def _finish(
     from dfplan.data.files import atomic_path
 
     origin: dict[str, Any] = {part: getattr(provenance, part)() for part in ("git", "versions", "hardware")}
-    given = "".join(f" --{option}" + ("" if value is True else f" {value}") for option, value in options.items())
+    given = "".join(
+        f" --{option}" + ("" if one is True else f" {shlex.quote(str(one))}")
+        for option, value in options.items()
+        for one in (value if isinstance(value, list) else [value])
+    )
     origin["command"] = f"dfplan bench {name} --seed {result['seed']}{' --quick' if result['quick'] else ''}{given}"
     text = json.dumps({"benchmark": name, "wall_seconds": seconds, **result, **origin}, indent=2, allow_nan=False)
     for path in (out / "metrics.json", json_file):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dfplan_policies.plans import PlanView, Telemetry
     from dfplan_policies.protocol import NumberedPolicy, Policy, TelemetryPolicy
     from dfplan_policies.registry import PolicyEntry, PolicyRequest, find_policy, load_policy, policies
+    from dfplan_policies.vector import VectorLoop, run_vector_episodes
 
 _LAZY = {
     "ActPolicy": "act",
@@ -51,6 +52,7 @@ _LAZY = {
     "SamplingMPC": "baselines.sampling_mpc",
     "Telemetry": "plans",
     "TelemetryPolicy": "protocol",
+    "VectorLoop": "vector",
     "WaypointPolicy": "baselines.waypoint",
     "check_policy": "checking",
     "find_policy": "registry",
@@ -58,6 +60,7 @@ _LAZY = {
     "make_executor": "executors",
     "policies": "registry",
     "run_episode": "loops",
+    "run_vector_episodes": "vector",
 }
 
 __all__ = [
@@ -84,6 +87,7 @@ __all__ = [
     "SamplingMPC",
     "Telemetry",
     "TelemetryPolicy",
+    "VectorLoop",
     "WaypointPolicy",
     "check_policy",
     "find_policy",
@@ -91,6 +95,7 @@ __all__ = [
     "make_executor",
     "policies",
     "run_episode",
+    "run_vector_episodes",
 ]
 
 

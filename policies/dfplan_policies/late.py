@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +34,23 @@ class Job:
     def result(self) -> Any:
         """Return the plan, waiting for it; raises what planning raised."""
         return self._future.result()
+
+    def __reduce__(self) -> tuple[Callable[..., Job], tuple[Any, BaseException | None]]:
+        """Copy the plan, waiting for it: a thread cannot be copied."""
+        try:
+            return finished, (self.result(), None)
+        except (Exception, CancelledError) as error:  # noqa: BLE001  (it is raised where the plan is asked for)
+            return finished, (None, error)
+
+
+def finished(plan: Any, error: BaseException | None = None) -> Job:
+    """Return the job of a plan that is there, or that has failed."""
+    future: Future[Any] = Future()
+    if error is None:
+        future.set_result(plan)
+    else:
+        future.set_exception(error)
+    return Job(future)
 
 
 class Worker:
@@ -71,9 +88,7 @@ class Worker:
 
 def at_once(call: Callable[[], Any]) -> Job:
     """Make a plan now."""
-    future: Future[Any] = Future()
-    future.set_result(call())
-    return Job(future)
+    return finished(call())
 
 
 @dataclass(frozen=True)

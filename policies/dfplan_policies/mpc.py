@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,20 +17,27 @@ from dfplan_policies.per_environment import PerEnvironmentPolicy, PolicyState
 from dfplan_policies.plans import Telemetry
 from dfplan_policies.protocol import FloatArray
 from dfplan_policies.streams import stream
+from dfplan_policies.wanted import target_of, wanted
 
 Cost = Callable[[Tensor, Tensor | None], Tensor]
 """From imagined states (N, n+1, O) and the goal (G,) or None, environment units, to costs (N,); lower is better."""
 
 
-def distance_to_goal(states: Tensor, goal: Tensor | None) -> Tensor:
-    """Return the mean distance (N,) of the imagined positions, the first columns, from the goal.
+def distance_to_goal(states: Tensor, goal: Tensor | None, columns: Sequence[int] | None = None) -> Tensor:
+    """Return the mean distance (N,) of the imagined positions from the goal.
+
+    Args:
+        states: (N, n+1, O).
+        goal: (G,).
+        columns: Where the position stands among the columns of a state; the first G if None.
 
     Raises:
         ValueError: If there is no goal.
     """
     if goal is None:
         raise ValueError("the cost is the distance to a goal, but there is none; pass cost=, or observations with one")
-    mean: Tensor = (states[:, 1:, : len(goal)] - goal).norm(dim=-1).mean(-1)
+    place = states[:, 1:, list(range(len(goal)) if columns is None else columns)]
+    mean: Tensor = (place - goal).norm(dim=-1).mean(-1)
     return mean
 
 
@@ -77,6 +85,7 @@ class ModelPredictivePolicy(PerEnvironmentPolicy[MPCMemory]):
         spread: Standard deviation of the first noise, in those of the actions in the data.
         obs_noise: Standard deviation of the sensor's noise in environment units.
         history: Whether the model is told what came before, if its layout has a history.
+        target_return: What the proposals are asked for, as in `DFPolicy`.
 
     Raises:
         ValueError: If a number is out of range, or states do not see actions.
@@ -88,6 +97,7 @@ class ModelPredictivePolicy(PerEnvironmentPolicy[MPCMemory]):
         self, planner: Any, replan_every: int | None = None, goal: FloatArray | None = None, *, seed: int = 0,
         cost: Cost | None = None, horizon: int | None = None, candidates: int = 48, proposals: int = 16,
         rounds: int = 3, elites: int = 8, spread: float = 0.3, obs_noise: Any = None, history: bool = True,
+        target_return: float | str | None = None,
     ) -> None:  # fmt: skip
         spec = planner.spec
         if spec.kind != "interleaved":
@@ -108,7 +118,8 @@ class ModelPredictivePolicy(PerEnvironmentPolicy[MPCMemory]):
                 f"{self.replan_every}"
             )
         self.planner, self.goal, self.seed = planner, goal, seed
-        self.cost: Cost = distance_to_goal if cost is None else cost
+        self.spaces, self.target = getattr(planner, "spaces", None), target_of(planner, target_return)
+        self.cost: Cost = partial(distance_to_goal, columns=spec.goal_columns) if cost is None else cost
         self.candidates, self.proposals, self.rounds, self.elites = candidates, proposals, rounds, elites
         self.spread = spread
         self.believer: Believer = make_believer(planner, obs_noise, history=history)
@@ -152,7 +163,8 @@ class ModelPredictivePolicy(PerEnvironmentPolicy[MPCMemory]):
 
     def _first(self, memory: MPCMemory, belief: Belief, goal: Tensor | None, generator: torch.Generator) -> Tensor:
         """Return the first candidates (N, n*F, A): proposals, the last choice shifted, and draws around them."""
-        goals = None if goal is None else goal[None]
+        asked = wanted(None if goal is None else as_numpy(goal), self.target)
+        goals = None if asked is None else as_row(asked)
         plan = self.planner.plan(
             as_row(belief.shown), goals, samples=self.proposals, horizon=self.horizon, obs_level=belief.level,
             history=self.believer.history(memory.past), generator=generator,

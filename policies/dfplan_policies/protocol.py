@@ -67,7 +67,8 @@ def split_observation(
         missing: Whether a row may be all NaN, an observation that is missing.
 
     Returns:
-        Measured (B, O) float64, goal (B, G) float64 or None, and whether the observation was batched.
+        Measured (B, O) float64, goal (B, G) float64 or None, and whether the observation was batched. Both are copies:
+        a vector environment may write the next observation where this one was, and a policy may remember them.
 
     Raises:
         ValueError: If a key is missing, a shape does not fit or a value is not finite.
@@ -77,10 +78,10 @@ def split_observation(
             raise ValueError(
                 f"a dict observation needs the key 'observation', got {sorted(observation)}; use GoalObservation"
             )
-        measured = np.asarray(observation["observation"], dtype=np.float64)
+        measured = np.array(observation["observation"], dtype=np.float64)
         goal = observation.get("desired_goal", goal)
     else:
-        measured = np.asarray(observation, dtype=np.float64)
+        measured = np.array(observation, dtype=np.float64)
     if measured.ndim not in (1, 2):
         raise ValueError(
             f"observation must have shape (B, O) or (O,), got {measured.shape}; stack one row per environment"
@@ -96,7 +97,7 @@ def split_observation(
 def _goal_rows(goal: FloatArray | None, rows: int) -> FloatArray | None:
     if goal is None:
         return None
-    goal = np.atleast_2d(np.asarray(goal, dtype=np.float64))
+    goal = np.atleast_2d(np.array(goal, dtype=np.float64))
     if goal.ndim != 2 or len(goal) not in (1, rows):
         raise ValueError(f"goal must have shape (G,) or ({rows}, G), got {goal.shape}; pass one goal per environment")
     return np.broadcast_to(goal, (rows, goal.shape[1]))

@@ -9,10 +9,11 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import SyncVectorEnv
 
-import dfplan_envs  # noqa: F401  (registers the ids)
+from dfplan_envs import EnvInfo, list_envs
 from dfplan_envs.maze2d.env import Maze2dEnv
-from dfplan_envs.wrappers import GoalObservation
+from dfplan_envs.wrappers import GoalObservation, show_goal
 
 IDS = ["maze2d-umaze-v1", "maze2d-large-dense-v1", "maze2d-multi-medium-v1", "maze2d-eval-large-v1", "maze2d-open-v0"]
 
@@ -23,6 +24,31 @@ def test_gymnasium_check_env_without_warnings(env_id: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(gymnasium.make(env_id).unwrapped)
+
+
+@pytest.mark.parametrize("info", list_envs(), ids=lambda info: info.id)
+def test_every_environment_that_ships_passes(info: EnvInfo) -> None:
+    """Catches an id that is added and not checked, as `dfplan eval` makes it, and vectors that give other starts."""
+    if info.id.startswith("ogbench"):
+        pytest.importorskip("ogbench", reason="needs ogbench")
+    own = {"maze": ["#####", "#OOG#", "#####"]} if info.id == "maze2d-v1" else {}
+
+    def make() -> gymnasium.Env[Any, Any]:
+        return show_goal(gymnasium.make(info.id, **own))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*different from the unwrapped version.*")
+        warnings.filterwarnings("ignore", message=".*is out of date.*")  # the -v0, which ship too
+        check_env(gymnasium.make(info.id, **own).unwrapped, skip_render_check=True)
+        check_env(make(), skip_render_check=True)
+    vector = SyncVectorEnv([make] * 2)
+    seen, _ = vector.reset(seed=3)
+    for row in range(2):
+        single, _ = make().reset(seed=3 + row)
+        for key, value in single.items():
+            np.testing.assert_array_equal(seen[key][row], value)
+    vector.close()
 
 
 def test_gymnasium_check_env_of_a_custom_maze() -> None:

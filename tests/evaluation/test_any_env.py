@@ -9,7 +9,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium import spaces
 
 from dfplan.checkpoint import load_checkpoint
 from dfplan.evaluation import evaluate
@@ -17,35 +16,10 @@ from dfplan.evaluation.rollout import episode_seed
 from dfplan.spaces import Spaces
 from dfplan_envs import episode_steps, registry, resolve
 from dfplan_policies import DFPolicy, RandomPolicy, load_policy
+from tests.policies.shipped import Reach, planner_for
 
 TINY = ("--stride", 2, "--horizon", 3, "--steps", 3, "--batch", 8, "--width", 16, "--layers", 1, "--threads", 1,
         "--value-steps", 2)  # fmt: skip
-
-
-class Reach(gymnasium.Env[Any, Any]):
-    """A point is moved towards a goal; the goal is reached within 0.3. Observation: (unused, y, x)."""
-
-    def __init__(self) -> None:
-        place = spaces.Box(-2.0, 2.0, (2,), np.float64)
-        self.observation_space = spaces.Dict(
-            {"observation": spaces.Box(-2.0, 2.0, (3,), np.float64), "achieved_goal": place, "desired_goal": place}
-        )
-        self.action_space = spaces.Box(np.array([-0.5, 0.0]), np.array([0.5, 3.0]), dtype=np.float64)
-
-    def _seen(self) -> dict[str, Any]:
-        own = np.array([0.5, self.place[1], self.place[0]])
-        return {"observation": own, "achieved_goal": self.place.copy(), "desired_goal": self.target.copy()}
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-        super().reset(seed=seed)
-        self.place, self.target = self.np_random.uniform(-1, 1, 2), self.np_random.uniform(-1, 1, 2)
-        return self._seen(), {}
-
-    def step(self, action: Any) -> Any:
-        assert self.action_space.contains(np.asarray(action)), action
-        self.place = np.clip(self.place + 0.1 * (np.asarray(action) - [0.0, 1.5]), -2, 2)
-        reached = bool(np.linalg.norm(self.place - self.target) <= 0.3)
-        return self._seen(), float(reached), False, False, {"is_success": reached}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -98,6 +72,22 @@ def test_returns_are_those_of_a_plain_loop(env: str) -> None:
             total, over = total + float(reward), terminated or truncated
         assert record.strict_return == pytest.approx(total)
     assert (report.metrics["success_rate"] is None) == (env != "tests/Reach-v3")
+
+
+@pytest.mark.parametrize(
+    ("env", "like"), [("Pendulum-v1", "pendulum"), ("CartPole-v1", "cartpole"), ("tests/Reach-v3", "reach")]
+)
+def test_side_by_side_is_one_after_the_other(env: str, like: str) -> None:
+    # Catches: draws, goals or plans that depend on who else is in the batch, an episode that ends early and takes the
+    # others with it.
+    policy = DFPolicy(planner_for(like), replan_every=6, seed=2)
+    kwargs = {"max_episode_steps": 15} if env == "Pendulum-v1" else {}
+    one, three = (evaluate(policy, env, 4, seed=1, num_envs=n, env_kwargs=kwargs) for n in (1, 3))
+    for a, b in zip(one.records, three.records, strict=True):
+        assert (a.number, a.seed, a.steps, a.judged) == (b.number, b.seed, b.steps, b.judged)
+        np.testing.assert_allclose(a.actions, b.actions, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(a.observations, b.observations, rtol=0, atol=1e-5)
+        assert len(a.telemetry.plans) == len(b.telemetry.plans) > 0
 
 
 def test_random_actions_fill_the_bounds() -> None:

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from dfplan.noise import alpha_bar_table
 from dfplan_policies import ActPolicy, ModelPredictivePolicy, load_policy
+from dfplan_policies.mpc import distance_to_goal
 from tests.policies.fakes import FakePlanner
+from tests.policies.shipped import mpc, planner_for
 
 F, H, K, O = 2, 4, 20, 4  # noqa: E741
 NAN = np.full(O, np.nan)
@@ -205,3 +207,11 @@ def test_models_without_visible_actions_are_refused() -> None:
         ModelPredictivePolicy(path)
     with pytest.raises(ValueError, match="the policy 'mpc' needs a checkpoint, got none"):
         load_policy("mpc")
+
+
+def test_the_distance_is_that_of_the_goal_s_columns() -> None:
+    # Catches: the first columns taken for the place, whatever the layout says.
+    states, goal = torch.tensor([[[9.0, 9, 9], [0, 3, 4], [0, 0, 0]]]), torch.tensor([0.0, 0.0])
+    assert distance_to_goal(states, goal, (2, 1)).tolist() == [2.5] and distance_to_goal(states, goal).tolist() == [1.5]
+    policy = mpc(planner_for("reach", "interleaved"))
+    assert policy.cost(states, goal).tolist() == [2.5]

@@ -1,10 +1,12 @@
-"""Properties of the policies on real, tiny networks: batches, restarts, copies, seeds, kinds of arrays."""
+"""Properties of the policies on tiny networks and real spaces: batches, restarts, copies, seeds, kinds of arrays."""
 
 from __future__ import annotations
 
 import copy
 import pickle
+import tempfile
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,108 +14,153 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dfplan import DFPlanner
-from dfplan_policies import ActPolicy, DFPolicy
-from tests.core.tiny import small_spec, tiny_checkpoint
+from dfplan_policies import FunctionalPolicy
+from dfplan_policies.checking.case import Case, make_case
+from tests.policies.shipped import ENVS, SHIPPED
 
-KINDS = ("path", "interleaved", "act")
-cases = st.tuples(st.sampled_from(KINDS), st.integers(0, 2**16), st.integers(2, 4), st.integers(2, 4))
-few = settings(max_examples=6)
+MEMORY = (
+    "maze-df-path", "maze-df-diffused_actions", "maze-df-interleaved", "maze-df-later", "maze-act", "maze-mpc",
+    "maze-waypoint", "maze-mppi", "maze-random", "maze-functional", "pendulum-df-late", "pendulum-act", "cartpole-df",
+    "lake-df", "reach-mpc", "hidden-df",
+)  # fmt: skip
+"""Policies that remember something, in every kind of space."""
+DRAWS = tuple(name for name in MEMORY if name.split("-")[1] not in ("waypoint", "functional"))
+ROWS, STEPS = 3, 5
+few = settings(max_examples=2)
+seeds = st.integers(0, 2**16)
 
 
 @cache
-def planner(kind: str) -> DFPlanner:
-    options = {"samples": 2, "steps": 2, "precision": "fp32", "action_steps": 1}
-    return DFPlanner(tiny_checkpoint(small_spec(kind=kind, horizon=3), planner=options, width=8, layers=1))
+def observations(env: str, seed: int) -> Case:
+    """Collect observations that float32 holds exactly."""
+    case = make_case(None, ENVS[env](), seed=seed, rows=ROWS, steps=STEPS)
+    return case.mapped(lambda v: v.astype(np.float32).astype(v.dtype) if v.dtype.kind == "f" else v)
 
 
-def policy(kind: str, seed: int = 0) -> Any:
-    if kind == "act":
-        return ActPolicy(planner("interleaved"), 2, steps=2, seed=seed)
-    return DFPolicy(planner(kind), "diffused_actions", replan_every=2, seed=seed)
+def case_of(name: str, seed: int = 0, draws: int = 0) -> Case:
+    """Put a policy with its own seed of draws before the observations of a seed."""
+    env, make = SHIPPED[name]
+    with tempfile.TemporaryDirectory() as folder:
+        policy = make(Path(folder))
+    if hasattr(policy, "seed"):
+        policy.seed = draws
+    seen = observations(env, seed)
+    return Case(policy, seen.space, seen.observations)
 
 
-def observations(seed: int, rows: int, steps: int) -> list[dict[str, np.ndarray]]:
-    """Draw observations that float32 holds exactly."""
-    rng = np.random.default_rng(seed)
-
-    def draw(width: int) -> np.ndarray:
-        return rng.normal(size=(rows, width)).astype(np.float32).astype(np.float64)
-
-    goal = draw(2)
-    return [{"observation": draw(4), "desired_goal": goal} for _ in range(steps)]
+def close(one: Any, other: Any) -> None:
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
 
-def roll(policy: Any, seen: list[Any], state: Any, starts: dict[int, Any] | None = None) -> tuple[np.ndarray, Any]:
-    out = []
-    for t, observation in enumerate(seen):
-        actions, state = policy.predict(observation, state, (starts or {}).get(t))
-        out.append(actions)
-    return np.array(out), state
-
-
-def rows_of(seen: list[Any], rows: Any) -> list[Any]:
-    return [{k: v[rows] for k, v in o.items()} for o in seen]
-
-
+@pytest.mark.parametrize("name", MEMORY)
 @few
-@given(cases)
-def test_a_batch_of_n_equals_n_single_ones(case: tuple[str, int, int, int]) -> None:
+@given(seeds)
+def test_a_batch_of_n_equals_n_single_ones(name: str, seed: int) -> None:
     # Catches: draws, a mean or a goal shared in the batch.
-    kind, seed, rows, steps = case
-    seen, p = observations(seed, rows, steps), policy(kind)
-    numbers = list(np.random.default_rng(seed).integers(0, 99, rows))
-    together, _ = roll(p, seen, p.start(numbers))
-    for row in range(rows):
-        alone, _ = roll(p, rows_of(seen, slice(row, row + 1)), p.start([numbers[row]]))
-        np.testing.assert_allclose(alone[:, 0], together[:, row], rtol=0, atol=1e-6)
+    case = case_of(name, seed)
+    numbers = np.random.default_rng(seed).integers(0, 99, ROWS).tolist()
+    together, _ = case.roll(case.begin(numbers))
+    for row in range(ROWS):
+        alone, _ = case.roll(case.begin([numbers[row]]), rows=slice(row, row + 1))
+        close(alone[:, 0], together[:, row])
 
 
+@pytest.mark.parametrize("name", MEMORY)
 @few
-@given(cases, st.data())
-def test_a_restart_of_one_environment_does_not_touch_the_others(case: tuple[str, int, int, int], data: Any) -> None:
+@given(seeds, st.integers(0, ROWS - 1), st.integers(1, STEPS - 1))
+def test_a_restart_of_one_environment_does_not_touch_the_others(name: str, seed: int, chosen: int, at: int) -> None:
     # Catches: a restart that clears the batch, one that clears nothing, one that repeats the old episode's draws.
-    kind, seed, rows, steps = case
-    chosen, at = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(1, steps - 1))
-    seen, p = observations(seed, rows, steps), policy(kind)
-    flags = np.arange(rows) == chosen
-    without, _ = roll(p, seen, p.start([0] * rows))
-    found, state = roll(p, seen, p.start([0] * rows), {at: flags})
-    np.testing.assert_array_equal(found[:, ~flags], without[:, ~flags])
-    fresh, _ = roll(p, rows_of(seen[at:], slice(chosen, chosen + 1)), p.start([1]))
-    np.testing.assert_allclose(found[at:, chosen], fresh[:, 0], rtol=0, atol=1e-6)
-    assert state.episodes == tuple(int(f) for f in flags)
+    case, flags = case_of(name, seed), np.arange(ROWS) == chosen
+    _, state = case.roll(case.begin([0] * ROWS), 0, at)
+    without, _ = case.roll(state, at)
+    action, after = case.act(at, state, flags)
+    found = [action[None]]
+    if at + 1 < STEPS:
+        rest, after = case.roll(after, at + 1)
+        found.append(rest)
+    acted = np.concatenate(found)
+    np.testing.assert_array_equal(acted[:, ~flags], without[:, ~flags])
+    fresh, _ = case.roll(case.begin([1]), at, rows=slice(chosen, chosen + 1))
+    close(acted[:, chosen], fresh[:, 0])
+    assert after.episodes == tuple(int(f) for f in flags)
 
 
+@pytest.mark.parametrize("name", MEMORY)
 @few
-@given(cases)
-def test_copies_of_the_state_are_as_good(case: tuple[str, int, int, int]) -> None:
-    # Catches: a state that shares what is changed later, or that drops something when it is pickled.
-    kind, seed, rows, steps = case
-    seen, p = observations(seed, rows, 2 * steps), policy(kind)
-    _, state = roll(p, seen[:steps], None)
-    twins = [pickle.loads(pickle.dumps(state)), copy.deepcopy(state), copy.copy(state)]
-    wanted, _ = roll(p, seen[steps:], state)
-    for twin in twins:
-        np.testing.assert_array_equal(roll(p, seen[steps:], twin)[0], wanted)
+@given(seeds)
+def test_copies_of_the_state_are_as_good(name: str, seed: int) -> None:
+    # Catches: a state that shares what is changed later, drops something when it is pickled, or cannot be pickled
+    # while a plan is on its way.
+    case = case_of(name, seed)
+    state = case.begin([0] * ROWS)
+    wanted, _ = case.roll(state)
+    for t in range(STEPS):
+        twins = [pickle.loads(pickle.dumps(state)), copy.deepcopy(state), copy.copy(state)]
+        _, state = case.act(t, state)
+        for twin in twins:
+            np.testing.assert_array_equal(case.act(t, twin)[0], wanted[t])
+            if t == STEPS // 2:
+                np.testing.assert_array_equal(case.roll(twin, t)[0], wanted[t:])
 
 
-@few
-@given(cases)
-def test_a_seed_decides_everything(case: tuple[str, int, int, int]) -> None:
+@pytest.mark.parametrize("name", DRAWS)
+def test_a_seed_decides_everything(name: str) -> None:
     # Catches: draws from a global generator, a seed that is not used.
-    kind, seed, rows, steps = case
-    seen = observations(seed, rows, steps)
-    one, two = (roll(policy(kind, seed), seen, None)[0] for _ in range(2))
+    case = case_of(name, 0, 5)
+    columns = case.policy.spaces is not None and case.policy.spaces.action.kind == "discrete"
+    one, two = (case.roll(case.begin([0] * ROWS))[0] for _ in range(2))
     np.testing.assert_array_equal(one, two)
-    assert not np.array_equal(one, roll(policy(kind, seed + 1), seen, None)[0])
+    np.testing.assert_array_equal(one, case_of(name, 0, 5).roll(case.begin([0] * ROWS))[0])
+    others = [case_of(name, 0, 6 + n) for n in range(4 if columns else 1)]  # a choice among few may fall out the same
+    assert not all(np.array_equal(one, other.roll(other.begin([0] * ROWS))[0]) for other in others)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_kinds_of_arrays(kind: str) -> None:
-    # Catches: memory read as it lies, float32 treated otherwise than float64.
-    seen, p = observations(0, 3, 3), policy(kind)
-    wanted, _ = roll(p, seen, None)
-    for change in (lambda v: v.astype(np.float32), np.asfortranarray, lambda v: np.repeat(v, 2, axis=1)[:, ::2]):
-        changed = [{k: change(v) for k, v in o.items()} for o in seen]
-        np.testing.assert_array_equal(roll(p, changed, None)[0], wanted)
+KINDS = {
+    "float32": lambda v: v.astype(np.float32) if v.dtype.kind == "f" else v.astype(np.int32),
+    "fortran": np.asfortranarray,
+    "strided": lambda v: np.repeat(v, 2, axis=-1)[..., ::2],
+    "reversed": lambda v: np.ascontiguousarray(v[..., ::-1])[..., ::-1],
+    "columns": lambda v: np.ascontiguousarray(v.T).T,
+    "big-endian": lambda v: v.astype(v.dtype.newbyteorder(">")),
+}
+
+
+def frozen(values: Any) -> Any:
+    """Return a copy that cannot be written to."""
+    kept = values.copy()
+    kept.flags.writeable = False
+    return kept
+
+
+@pytest.mark.parametrize("name", [*MEMORY, "maze-mlp", "maze-sb3", "pendulum-sb3-PPO", "lake-sb3-DQN"])
+def test_kinds_of_arrays(name: str) -> None:
+    # Catches: memory read as it lies, float32 treated otherwise than float64, an observation that is written to.
+    case = case_of(name)
+    wanted, _ = case.roll(case.begin([0] * ROWS))
+    for kind, change in {**KINDS, "frozen": frozen}.items():
+        changed = case.mapped(change)
+        np.testing.assert_array_equal(changed.roll(changed.begin([0] * ROWS))[0], wanted, err_msg=kind)
+
+
+@pytest.mark.parametrize("name", [*MEMORY, "maze-mlp", "pendulum-sb3-SAC", "cartpole-sb3-PPO", "lake-sb3-PPO"])
+def test_an_observation_without_a_batch_gets_one_action(name: str) -> None:
+    # Catches: a batch of one returned for a single observation, and a state that goes with batches only.
+    case, state, row = case_of(name), None, None
+    for t in range(3):
+        alone, state = case.act(t, state, None, 0)
+        batch, row = case.act(t, row, None, slice(0, 1))
+        assert np.shape(alone) == case.space.shape and case.space.contains(np.asarray(alone, case.space.dtype)[()])
+        close(alone, batch[0])
+
+
+def test_what_a_policy_remembers_is_its_own() -> None:
+    # Catches: a memory of arrays that a vector environment writes over.
+    kept = FunctionalPolicy(lambda memory, observation, goal: (np.zeros(2), (observation, goal)))
+    for rows in (2, 1):
+        seen = {"observation": np.ones((rows, 4)), "desired_goal": np.ones((rows, 2))}
+        _, state = kept.predict(seen)
+        _, plain = kept.predict(array := np.ones((rows, 4)))
+        for values in (array, *seen.values()):
+            values[...] = 9
+        remembered = [*(part for memory in state.memories for part in memory), *(m[0] for m in plain.memories)]
+        assert all((part == 1).all() for part in remembered)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 from typing import Any
 
 import gymnasium
@@ -25,6 +26,9 @@ from dfplan_policies.sb3 import (
 )
 from tests.core.tiny import small_spec, tiny_checkpoint
 from tests.policies.fakes import FakePlanner
+from tests.policies.shipped import ENVS as SHIPPED_ENVS
+from tests.policies.shipped import planner as tiny_planner
+from tests.policies.shipped import planner_for
 
 sb3 = pytest.importorskip("stable_baselines3", reason="needs stable-baselines3")
 
@@ -185,6 +189,50 @@ def test_subgoals_of_a_planner_and_the_reward_of_many_at_once() -> None:
     assert env.compute_reward(achieved[0], desired[0], {}) == 0.0
     found = [env.reset(seed=s, options={"location": (3, 1)})[0]["desired_goal"] for s in (0, 0, 1)]
     assert np.array_equal(found[0], found[1]) and not np.array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("env", ["reach", "hidden"])
+def test_subgoals_where_the_goal_is_no_first_column(env: str) -> None:
+    # Catches: a plan from a part of what the planner sees, a path read from other columns than the goal's, success
+    # that is called is_success.
+    planner = planner_for(env, returns=env == "reach")
+    asked: list[Any] = []
+    plan = planner.plan
+
+    def spy(obs: Any, goal: Any, **options: Any) -> Any:
+        asked.append((obs.numpy()[0], goal.numpy()[0], plan(obs, goal, **options)))
+        return asked[-1][2]
+
+    planner.plan = spy  # type: ignore[method-assign]
+    try:
+        led = PlannerGoalWrapper(SHIPPED_ENVS[env](), planner, 0.3, radius=3.0, samples=1)
+        shown, info = led.reset(seed=1)
+        obs, goal, found = asked[0]
+    finally:
+        planner.plan = plan  # type: ignore[method-assign]
+    place, own = shown["achieved_goal"], shown["observation"]
+    np.testing.assert_allclose(obs, np.append(own, place) if env == "hidden" else own, rtol=1e-6)
+    np.testing.assert_allclose(goal[:2], info["final_goal"], rtol=1e-6)
+    assert len(goal) == (3 if env == "reach" else 2)  # the return that is asked for stands behind the goal
+    columns = [1, 2] if env == "hidden" else [2, 1]
+    path = found.observations[0].numpy()[:, columns]
+    np.testing.assert_allclose(path[0], place, atol=1e-5)
+    along = np.concatenate([np.linspace(a, b, 400) for a, b in pairwise(path)])
+    inside = np.clip(along, -2, 2)
+    assert np.linalg.norm(inside - shown["desired_goal"], axis=1).min() < 0.05
+    led.env.unwrapped.place = led.env.unwrapped.target.copy()  # type: ignore[attr-defined]
+    *_, info = led.step(np.array([0.0, 1.5], np.float32))
+    assert info["is_success"] and info["env_reward"] == 1.0
+
+
+def test_planners_of_other_columns_are_refused() -> None:
+    # Catches: a shape error deep in the network, at the first reset.
+    with pytest.raises(ValueError, match=r"planner's goals have 0 numbers, those of the environment 2; use a check"):
+        PlannerGoalWrapper(maze(), planner_for("pendulum"))
+    with pytest.raises(ValueError, match=r"planner's observations have the width 1, those of the environment 4; use"):
+        PlannerGoalWrapper(maze(), planner_for("hidden"))
+    with pytest.raises(ValueError, match=r"planner's observations have the width 4, those of the environment 3; use"):
+        PlannerGoalWrapper(SHIPPED_ENVS["reach"](), tiny_planner())
 
 
 def test_subgoal_environments_pass_the_checkers() -> None:

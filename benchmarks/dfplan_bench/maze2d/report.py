@@ -16,11 +16,16 @@ from dfplan_bench.maze2d.rows import GROUPS, Row
 from dfplan_envs import list_envs, resolve
 
 TITLES = {
+    "own": "Policies of your own",
     "scores": "Scores",
     "ladder": "The ladder (maze2d-large): what each part is worth",
     "references": "References, none of which is a planner of this package",
 }
 HEAD = ("row", "environment", "episodes", "strict", "latched", "success", "steps to first reach", "plans")
+AGAINST = {  # groups with a column more: the entry, its head
+    "ladder": ("against_default", "against the default, same starts"),
+    "own": ("against_planner", "against the planner (`path`), same starts"),
+}
 DRAWN = ("ladder-a", "ladder-b", "ladder-d2", "ladder-h")  # the other curves lie on top of these
 BOUNDS = {"maze2d-umaze": 175.8, "maze2d-medium": 193.6, "maze2d-large": 257.6}  # mean over starts, at top speed
 
@@ -115,6 +120,14 @@ def cells(name: str, r: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def against(group: str, r: Mapping[str, Any]) -> tuple[str, ...]:
+    """Format the difference that a group's last column shows; nothing for groups without one."""
+    if group not in AGAINST:
+        return ()
+    found = r.get(AGAINST[group][0])
+    return (pm(found) if found else "",)
+
+
 def pm(value: Mapping[str, float | None]) -> str:
     """Write a mean with its standard error."""
     if value["mean"] is None:
@@ -136,13 +149,10 @@ def markdown(result: Mapping[str, Any]) -> str:
         rows = {n: r for n, r in result["rows"].items() if r["group"] == group}
         if not rows:
             continue
-        head = HEAD if group != "ladder" else (*HEAD, "against the default, same starts")
+        head = (*HEAD, *AGAINST.get(group, ())[1:])
         lines += [f"## {TITLES[group]}", "", f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
         for name, r in rows.items():
-            extra = (pm(r["against_default"]),) if group == "ladder" and r.get("against_default") else ()
-            lines.append(
-                f"| {' | '.join((*cells(name, r), *extra, *([''] if group == 'ladder' and not extra else [])))} |"
-            )
+            lines.append(f"| {' | '.join((*cells(name, r), *against(group, r)))} |")
         lines.append("")
     return "\n".join([*lines, "![success curves](maze2d.png)", ""])
 
@@ -155,14 +165,12 @@ def page(result: Mapping[str, Any], figure: Path | None) -> str:
         rows = {n: r for n, r in result["rows"].items() if r["group"] == group}
         if not rows:
             continue
-        head = (*HEAD, "against the default") if group == "ladder" else HEAD
+        head = (*HEAD, *AGAINST.get(group, ())[1:])
         body.append(f"<h2>{html.escape(TITLES[group])}</h2><table><tr>")
         body += [f"<th>{html.escape(cell)}</th>" for cell in head]
         for name, r in rows.items():
-            extra = (pm(r["against_default"]) if r.get("against_default") else "",) if group == "ladder" else ()
-            row = "".join(
-                f"<td>{html.escape(cell.replace('**', '').replace('`', ''))}</td>" for cell in (*cells(name, r), *extra)
-            )
+            shown = (cell.replace("**", "").replace("`", "") for cell in (*cells(name, r), *against(group, r)))
+            row = "".join(f"<td>{html.escape(cell)}</td>" for cell in shown)
             body.append(f"</tr><tr>{row}")
         body.append("</tr></table>")
     if figure is not None and figure.is_file():

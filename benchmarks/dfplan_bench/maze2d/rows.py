@@ -9,7 +9,7 @@ from typing import Any
 from dfplan.errors import unknown_name
 
 MAZES = ("umaze", "medium", "large")
-GROUPS = ("scores", "ladder", "references")
+GROUPS = ("own", "scores", "ladder", "references")
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Row:
         name: Its key, unique.
         label: What the report calls it.
         env: Environment, without the version.
-        group: ``"scores"``, ``"ladder"`` or ``"references"``.
-        policy: A policy by name (``dfplan policies``), or ``"perfect"``: the shortest way, from the map.
+        group: ``"own"``, ``"scores"``, ``"ladder"`` or ``"references"``.
+        policy: A policy as for ``dfplan eval --policy``, or ``"perfect"``: the shortest way, from the map.
         options: Arguments of `DFPolicy`, if it plans; ``goal_guidance`` and ``monte_carlo`` (futures) are turned into
             guidance.
         episodes: How many, unless the run says otherwise.
@@ -103,7 +103,7 @@ def choose(rows: list[Row], wanted: str | None) -> list[Row]:
     """
     if wanted is None:
         return rows
-    known = [*GROUPS, *(row.name for row in rows)]
+    known = [*(group for group in GROUPS if group != "own"), *(row.name for row in rows)]
     names = wanted.split(",")
     for name in names:
         if name not in known:

@@ -17,6 +17,7 @@ from dfplan.evaluation.files import plain
 from dfplan.evaluation.metrics import episode_details
 from dfplan.evaluation.rollout import make_env, run_episodes
 from dfplan.evaluation.workers import set_threads
+from dfplan_bench.maze2d import own
 from dfplan_bench.maze2d.rows import Row
 from dfplan_envs import resolve
 from dfplan_envs.maze2d import MazeOracle, WaypointController
@@ -35,7 +36,8 @@ class Part:
         count: Episodes.
         seed: Of the run.
         checkpoint: Folder or name of the checkpoint.
-        weights: SHA-256 of its weights and the planner's defaults, or "" if it has none: others make another part.
+        weights: SHA-256 of its weights and the planner's defaults, or of the file of a policy of one's own; "" if there
+            is none. Others make another part.
     """
 
     row: Row
@@ -64,7 +66,8 @@ def run_part(part: Part, threads: int = 1) -> list[dict[str, Any]]:
     """Run the episodes of a part in this process; returns the numbers of each."""
     set_threads(threads)
     env_id = resolve(part.row.env)
-    policy = _policy(json.dumps(plain(asdict(part.row)), sort_keys=True), part.checkpoint, part.seed)
+    described = json.dumps(plain(asdict(part.row)), sort_keys=True)
+    policy = _policy(described, part.checkpoint, part.seed, part.weights)
     numbers = range(part.first, part.first + part.count)
     records, clock = run_episodes(policy, env_id, numbers, seed=part.seed, num_envs=8)
     rows = episode_details(env_id, records)
@@ -75,10 +78,12 @@ def run_part(part: Part, threads: int = 1) -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=4)
-def _policy(row: str, checkpoint: str, seed: int) -> Any:
+def _policy(row: str, checkpoint: str, seed: int, weights: str) -> Any:
     """Build a row's policy, once per process."""
     described = json.loads(row)
     env_id, name, options = resolve(described["env"]), described["policy"], dict(described["options"])
+    if described["group"] == own.GROUP:
+        return own.build_same(name, env_id, seed, weights)
     env: Any = make_env(env_id)
     maze = env.unwrapped.maze
     goal = getattr(maze, "goal_cell", None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dfplan_policies.protocol import FloatArray, Observation, split_observation
+from dfplan_policies.protocol import FloatArray, Observation
 from dfplan_policies.sb3.package import stable_baselines3
 
 # The archive names its policy class, not its algorithm; each algorithm is recognised by what only it saves.
@@ -48,17 +49,35 @@ class SB3Policy:
         deterministic: bool = True,
     ) -> tuple[FloatArray, Any]:
         """Choose actions; see `Policy.predict`."""
-        spaces = getattr(self.model.observation_space, "spaces", None)
-        seen: Any = observation
-        if spaces is None:
-            seen = split_observation(observation, None)[0]
-        elif isinstance(observation, dict):
-            missing = [key for key in spaces if key not in observation]
-            if missing:
-                raise ValueError(f"the model was trained on {sorted(spaces)}, {missing} missing from the observation")
-            seen = {key: observation[key] for key in spaces}
+        seen = _cut(observation, getattr(self.model.observation_space, "spaces", None))
         action, state = self.model.predict(seen, state=state, episode_start=episode_start, deterministic=deterministic)
         return np.asarray(action), state
+
+
+def _cut(observation: Any, keys: Any) -> Any:
+    """Take what a model was trained on out of an observation, single or a batch, as arrays of its own.
+
+    Args:
+        observation: An array, or a dict of arrays.
+        keys: The model's own keys; None if it was trained on arrays.
+
+    Raises:
+        ValueError: If a key is missing.
+    """
+    found = observation if isinstance(observation, Mapping) else {}
+    if keys is None and found is not observation:
+        return _own(observation)
+    missing = [key for key in (("observation",) if keys is None else keys) if key not in found]
+    if missing:
+        own = "the array 'observation'" if keys is None else sorted(keys)
+        raise ValueError(f"the model was trained on {own}; {missing} missing from the observation")
+    return _own(found["observation"]) if keys is None else {key: _own(found[key]) for key in keys}
+
+
+def _own(values: Any) -> NDArray[Any]:
+    """Copy an array into memory of its own, in the byte order of this machine: torch reads no other."""
+    values = np.asarray(values)
+    return np.array(values, dtype=values.dtype.newbyteorder("="))
 
 
 def _recognise(path: Path) -> str:

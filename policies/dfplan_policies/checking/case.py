@@ -131,6 +131,15 @@ def each(observation: Observation, change: Callable[[Array], Array]) -> Observat
     return change(observation)
 
 
+def fill(observation: Observation, values: Observation) -> None:
+    """Write values into the arrays of an observation."""
+    if isinstance(observation, Mapping):
+        for key, array in observation.items():
+            array[...] = values[key]
+    else:
+        observation[...] = values
+
+
 def stack(observations: Sequence[Observation]) -> Observation:
     """Stack single observations to a batch."""
     if isinstance(observations[0], Mapping):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from gymnasium import Env, spaces
 
-from dfplan_policies.checking.case import Array, Case, PolicyCheckError, each, equal, make_case
+from dfplan_policies.checking.case import Array, Case, PolicyCheckError, ask, each, equal, fill, make_case
 from dfplan_policies.protocol import NumberedPolicy
 
 CLOSE = 1e-5  # how far two answers may be apart that differ by rounding alone, in actions
@@ -276,10 +276,26 @@ def _memory_layout(case: Case) -> None:
 
 
 def _apart_in_memory(values: Array) -> Array:
-    """Return equal values, every second element of a longer array in Fortran's order."""
+    """Return equal values, every second element of a longer array in Fortran's order, and not to be written to."""
     wide = np.zeros((*values.shape[:-1], 2 * values.shape[-1]), dtype=values.dtype, order="F")
     wide[..., ::2] = values
+    wide.flags.writeable = False
     return wide[..., ::2]
+
+
+def _reused(case: Case) -> None:
+    """Show all observations in the same arrays, as vector environments with ``copy=False`` do."""
+    wanted, _ = case.roll(case.begin(range(case.rows)))
+    shown, state, found = each(case.observations[0], np.copy), case.begin(range(case.rows)), []
+    for observation in case.observations:
+        fill(shown, observation)
+        action, state = ask(case.policy, shown, state, None)
+        found.append(np.array(action))
+    if not _close(wanted, np.stack(found)):
+        rule = "an observation may be written over after the call"
+        raise PolicyCheckError(
+            "reuse", rule, _apart(np.stack(found), wanted), "copy what the state keeps of it: np.array(observation)"
+        )
 
 
 def _batch(case: Case) -> None:
@@ -356,6 +372,7 @@ RULES: dict[str, Callable[[Any], None]] = {
     "copies": _copies,
     "precision": _precision,
     "layout": _memory_layout,
+    "reuse": _reused,
 }
 """The rules by name, in the order in which they are checked."""
 

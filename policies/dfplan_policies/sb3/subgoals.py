@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,12 @@ from gymnasium import spaces
 from dfplan_policies.belief import as_numpy, as_row
 from dfplan_policies.protocol import FloatArray
 from dfplan_policies.streams import stream
+from dfplan_policies.wanted import target_of, wanted
 
 Propose = Callable[[FloatArray, FloatArray, int, int], FloatArray]
 """From an observation (O,), the goal (G,), the episode's number and a count to a path (n, G) that begins here."""
+
+KEYS = ("observation", "achieved_goal", "desired_goal")
 
 
 class PlannerGoalWrapper(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.RecordConstructorArgs):
@@ -36,10 +40,10 @@ class PlannerGoalWrapper(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.
         replan_every: Steps between plans; a plan is also made when the agent is ``astray`` from the last one.
         astray: Distance from the plan, environment units.
         seed: With the number of the episode and a count, decides a planner's draws; ``reset(seed=s)`` begins episode s.
-        **plan_options: Passed to ``planner.plan``.
+        **plan_options: Passed to ``planner.plan``; ``target_return`` as in `DFPolicy`.
 
     Raises:
-        ValueError: If observations have no goals or a number is not positive.
+        ValueError: If observations have no goals, a number is not positive, or a planner is one of other columns.
         TypeError: If ``source`` proposes nothing.
     """
 
@@ -62,19 +66,19 @@ class PlannerGoalWrapper(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.
         )  # fmt: skip
         gymnasium.Wrapper.__init__(self, env)
         space = env.observation_space
-        keys = ("observation", "achieved_goal", "desired_goal")
-        if not isinstance(space, spaces.Dict) or any(key not in space.spaces for key in keys):
-            raise ValueError(f"PlannerGoalWrapper needs dict observations with {', '.join(keys)}, got {space}; "
+        if not isinstance(space, spaces.Dict) or any(key not in space.spaces for key in KEYS):
+            raise ValueError(f"PlannerGoalWrapper needs dict observations with {', '.join(KEYS)}, got {space}; "
                              "wrap the environment in GoalObservation first")  # fmt: skip
         names = ("ahead", "radius", "patience", "replan_every", "astray")
         for name, value in zip(names, (ahead, radius, patience, replan_every, astray), strict=True):
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
+        self._columns = _columns(getattr(source, "planner", source), space)
         self.propose: Propose = _proposer(source, seed, plan_options)
         self.ahead, self.radius, self.patience = ahead, radius, patience
         self.replan_every, self.astray = replan_every, astray
         self._place: Any = space["desired_goal"]
-        self.observation_space = spaces.Dict({key: space[key] for key in keys})
+        self.observation_space = spaces.Dict({key: space[key] for key in KEYS})
         self._episode = -1
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -98,7 +102,8 @@ class PlannerGoalWrapper(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.
         own = float(self.compute_reward(shown["achieved_goal"], shown["desired_goal"], info))
         self._reached += own == 0.0 and not self._done
         self._done = own == 0.0
-        extra = {"env_reward": reward, "is_success": bool(info.get("success", False)), "reached": self._reached}
+        success = info.get("success", info.get("is_success", False))
+        extra = {"env_reward": reward, "is_success": bool(success), "reached": self._reached}
         return shown, own, terminated, truncated, {**info, **extra}
 
     def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
@@ -115,7 +120,7 @@ class PlannerGoalWrapper(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.
     def _plan(self) -> None:
         """Ask for a path from here to the goal, and lay points along it at equal distances."""
         goal = np.asarray(self._observation["desired_goal"], dtype=np.float64)
-        here = np.asarray(self._observation["observation"], dtype=np.float64)
+        here = self._columns(self._observation)
         path = np.asarray(self.propose(here, goal, self._episode, self._plans), dtype=np.float64)
         self._path, self._at = _even(path, self.ahead / 10), 0
         self._plans, self._planned_at = self._plans + 1, self._step
@@ -136,16 +141,44 @@ class PlannerGoalWrapper(gymnasium.Wrapper[Any, Any, Any, Any], gymnasium.utils.
         self._subgoal, self._shown_at = chosen, self._step
 
 
+def _columns(planner: Any, space: spaces.Dict) -> Callable[[Any], FloatArray]:
+    """Return what turns an observation into what is proposed from: a planner's columns, or the observation itself.
+
+    A planner's columns follow from the spaces of its data; the place that is achieved may be a part of the observation
+    or stand behind it.
+
+    Raises:
+        ValueError: If a planner's goals or columns are not those of the environment.
+    """
+    spec, codec = getattr(planner, "spec", None), getattr(getattr(planner, "spaces", None), "observation", None)
+    width, goals = (math.prod(space[key].shape or ()) for key in ("observation", "desired_goal"))
+    if spec is not None:
+        if len(spec.goal_columns) != goals:
+            raise ValueError(
+                f"the planner's goals have {len(spec.goal_columns)} numbers, those of the environment {goals}; "
+                "use a checkpoint that was trained with this environment's goals"
+            )
+        own = spec.obs_dim - (goals if codec is not None and codec.kind == "goal" and codec.appended else 0)
+        if own != width:
+            raise ValueError(
+                f"the planner's observations have the width {own}, those of the environment {width}; "
+                "use a checkpoint that was trained for this environment"
+            )
+    if codec is None:
+        return lambda seen: np.asarray(seen["observation"], dtype=np.float64).reshape(-1)
+    return lambda seen: np.asarray(codec.encode(seen if codec.kind == "goal" else seen["observation"]))
+
+
 def _proposer(source: Any, seed: int, options: dict[str, Any]) -> Propose:
     """Make a function that proposes paths."""
     planner = getattr(source, "planner", source)
     if hasattr(planner, "plan"):
         spec = getattr(planner, "spec", None)
+        target = target_of(planner, options.pop("target_return", None))
 
         def propose(observation: FloatArray, goal: FloatArray, episode: int, count: int) -> FloatArray:
-            found = planner.plan(
-                as_row(observation), as_row(goal), generator=stream(seed, episode, count), **options
-            )  # fmt: skip
+            asked = as_row(np.asarray(wanted(goal, target)))
+            found = planner.plan(as_row(observation), asked, generator=stream(seed, episode, count), **options)
             columns = list(range(len(goal)) if spec is None else spec.goal_columns)
             path: FloatArray = as_numpy(found.observations)[0][:, columns]
             arrival = float(found.arrival_steps[0, int(found.selected[0])])
