@@ -140,6 +140,7 @@ def _said(infos: dict[str, Any], n: int) -> Flags:
     """Read ``is_success``, or ``success``, where an environment has it."""
     for name in ("is_success", "success"):
         if name in infos:
-            said = np.asarray(infos[name], dtype=bool)
-            return said & np.asarray(infos.get(f"_{name}", np.ones(n, dtype=bool)))
+            asked = infos.get(f"_{name}", np.ones(n, dtype=bool))
+            said: Flags = np.logical_and(np.asarray(infos[name], dtype=bool), np.asarray(asked, dtype=bool))
+            return said
     return np.zeros(n, dtype=bool)
