@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -126,6 +127,33 @@ def save_minari(
         storage.update_metadata(described | dict(metadata or {}))
         storage.update_episodes(_buffers(episodes, progress))
     register_namespaces(dataset_id, root)
+    return target
+
+
+def copy_minari(
+    source: Path, dataset_id: str, *, metadata: Mapping[str, Any] | None = None, overwrite: bool = False
+) -> Path:
+    """Copy the folder of a Minari dataset into Minari's own folder, under an id.
+
+    Args:
+        source: Folder of the dataset.
+        dataset_id: (namespace/)name-vN, the id of the copy.
+        metadata: Minari's own keys to replace.
+        overwrite: Replace a dataset of that id.
+
+    Raises:
+        ValueError: for a malformed id, or one that exists.
+        FileNotFoundError: if there is no dataset in `source`.
+    """
+    if not (source / "data").is_dir():
+        raise FileNotFoundError(f"{source} is not a Minari dataset: it holds no data/")
+    target = check_new(dataset_id, overwrite)
+    with staged_folder(target) as folder:
+        shutil.copytree(source / "data", folder / "data")
+        about = folder / "data" / "metadata.json"
+        own = {key: sorted(value) if isinstance(value, set) else value for key, value in (metadata or {}).items()}
+        about.write_text(json.dumps({**json.loads(about.read_text()), "dataset_id": dataset_id, **own}))
+    register_namespaces(dataset_id)
     return target
 
 
