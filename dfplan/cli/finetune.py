@@ -64,6 +64,7 @@ def finetune_command(
     with stops_cleanly():
         import torch
 
+        from dfplan.checkpoint import locate, read_config
         from dfplan.cli.train import _provenance
         from dfplan.cli.train_data import load_data
         from dfplan.finetuning import FinetuneConfig, finetune
@@ -84,15 +85,16 @@ def finetune_command(
 
             check_outputs(dataset_id, True, None, overwrite, f"leave --id out, the replay is in {folder}")
         source = o.choose_checkpoint(checkpoint, env_id)
+        o.warn_if_foreign(str(read_config(locate(source)).get("env", "")), env_id)
         old, origin = load_data(env_id, data, seed, say)
-        shown = _Show(folder)
+        shown = _Show()
         try:
             path = finetune(
                 source, env_id, old, config, folder, device=device, about=_provenance(origin), log=shown, progress=True
             )
         except KeyboardInterrupt:
             shown.close()
-            say(f"\nstopped while it was to {shown.doing}; the same command goes on from there")
+            say(f"\nstopped in {shown.doing}; the same command goes on from there")
             raise typer.Exit(INTERRUPTED) from None
         finally:
             shown.close()
@@ -116,8 +118,9 @@ def _register(
 class _Show:
     """Show what goes on as bars, and a line for each finished round."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.doing, self.bar, self.key = folder, "begin", None, ("", -1)
+    def __init__(self) -> None:
+        self.doing, self.key = "its first steps", ("", -1)
+        self.bar: Any = None
         self.said: set[str] = set()
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -138,7 +141,7 @@ class _Show:
 
         if (stage, number) != self.key:
             self.close()
-            self.key, self.doing = (stage, number), f"{stage} (round {number})"
+            self.key, self.doing = (stage, number), f"round {number} ({stage})"
             if stage == "evaluate":  # it has a bar of its own
                 return
             self.bar = tqdm(total=event["total"], desc=f"round {number}: {stage}", file=sys.stderr, dynamic_ncols=True)

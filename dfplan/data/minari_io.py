@@ -108,6 +108,7 @@ def save_minari(
     minari = require_minari()
     from minari.dataset.minari_storage import MinariStorage
 
+    root = (root or datasets_root()).absolute()  # Minari loses its way from a relative one
     target = check_new(dataset_id, overwrite, root)
     spaces = _spaces(episodes)
     about = (episodes.meta if isinstance(episodes, Episodes) else {}) if meta is None else dict(meta)

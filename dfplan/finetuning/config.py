@@ -16,7 +16,6 @@ from dfplan.training import TrainConfig
 
 KEPT = ("weight_decay", "clip", "causal", "end_goal", "no_goal", "begin")  # of the checkpoint's own training
 EVALUATION, TRAINING = 2**31, 2**31 + 1  # second words of the seeds; episodes have their numbers there
-FREE = ("rounds", "save_every")  # may change when a run goes on: no number depends on them
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class FinetuneConfig:
 
     def identity(self) -> dict[str, Any]:
         """Return what the results depend on, as plain JSON values."""
-        return {name: value for name, value in asdict(self).items() if name not in FREE}
+        return {name: value for name, value in asdict(self).items() if name != "rounds"}  # more of them may follow
 
     def collecting(self) -> CollectConfig:
         """Return how episodes are collected."""

@@ -8,6 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from gymnasium import Env
+from gymnasium.envs.registration import EnvSpec
+
 from dfplan.checkpoint import CONFIG, VALUE_FILES, WEIGHTS
 from dfplan.data.files import atomic_path
 from dfplan.data.minari_io import save_minari
@@ -98,11 +101,21 @@ def _publish_replay(task: Task, shards: ShardFolder, number: int, about: dict[st
     save_npz(replay, task.folder / "replay.npz")
     try:
         save_minari(
-            task.native(shards, number), REPLAY_ID, meta=replay.meta, env_spec=task.env.spec,
+            task.native(shards, number), REPLAY_ID, meta=replay.meta, env_spec=_storable(task.env),
             metadata=replay_metadata(task, number, command), overwrite=True, root=task.folder / MINARI,
         )  # fmt: skip
     except ImportError as error:
         task.log({"stage": "note", "round": number, "text": f"no Minari dataset, replay.npz only: {error}"})
+
+
+def _storable(env: Env[Any, Any]) -> EnvSpec | None:
+    """Return an environment's specification; None if it names its class by itself and not by a text."""
+    try:
+        if env.spec is not None:
+            env.spec.to_json()
+    except (ValueError, TypeError):
+        return None
+    return env.spec
 
 
 def replay_metadata(task: Task, number: int, command: str) -> dict[str, Any]:
