@@ -89,3 +89,11 @@ def recipe_for(env: str) -> Recipe:
         error = unknown_name("training recipe", base, RECIPES)
         raise ValueError(f"{error}; or give --data, --stride, --horizon and --steps")
     return RECIPES[base]
+
+
+def policy_options(env: str) -> dict[str, Any]:
+    """Return the options with which plans are followed in an environment, none if it has no recipe that says so."""
+    try:
+        return dict(recipe_for(env).policy)
+    except ValueError:
+        return {}

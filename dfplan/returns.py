@@ -9,8 +9,8 @@ lower sum goes on.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,27 @@ class ReturnStats:
         if not 0 <= share <= 1:
             raise ValueError(f"a share of the data must lie in [0, 1], got {share}")
         return float(np.interp(share, np.linspace(0, 1, len(self.quantiles)), self.quantiles))
+
+    def for_mixture(self, parts: Sequence[FloatArray], shares: Sequence[float]) -> ReturnStats:
+        """Return the same scale with the quantiles of a mixture: what is asked for moves, the network's units do not.
+
+        Args:
+            parts: Returns of all starts in each data set, (n_i,).
+            shares: Probability of each data set; within one all starts are equally likely.
+
+        Raises:
+            ValueError: If the shares do not add up to 1.
+        """
+        if len(parts) != len(shares) or min(shares) < 0 or not math.isclose(sum(shares), 1.0):
+            raise ValueError(f"shares must be one per data set, at least 0 and 1 in sum, got {list(shares)}")
+        used = [(np.asarray(part, dtype=np.float64), share) for part, share in zip(parts, shares, strict=True) if share]
+        values = np.concatenate([part for part, _ in used])
+        weights = np.concatenate([np.full(len(part), share / len(part)) for part, share in used])
+        order = np.argsort(values, kind="stable")
+        values, weights = values[order], weights[order]
+        place = (np.cumsum(weights) - weights) / max(weights.sum() - weights[-1], 1e-12)  # from 0 to 1
+        found = np.interp(np.linspace(0, 1, QUANTILES), place, values)
+        return replace(self, quantiles=tuple(float(v) for v in found))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -27,8 +27,8 @@ from dfplan.models import Network, NetworkConfig, TransformerConfig, Transformer
 from dfplan.objective import TEACHER_FORCING, ObjectiveConfig, diffusion_forcing_loss
 from dfplan.spaces import Spaces
 from dfplan.tokens import Normalizer, TokenSpec
-from dfplan.training_state import STATE, load_state, save_state
-from dfplan.windows import Batch, EpisodeArrays, WindowSampler, terminated_of
+from dfplan.training_state import STATE, Start, load_state, save_state
+from dfplan.windows import Batch, EpisodeArrays, MixedWindows, Replay, WindowSampler, terminated_of
 
 PRECISIONS = ("auto", "fp32", "bf16")
 Log = Callable[[dict[str, Any]], None]
@@ -173,6 +173,17 @@ def split_episodes(episodes: EpisodeArrays, share: float, seed: int) -> tuple[An
     return take(~chosen), take(chosen)
 
 
+def window_source(
+    episodes: EpisodeArrays, spec: TokenSpec, norm: Normalizer, config: TrainConfig, replay: Replay | None = None
+) -> WindowSampler | MixedWindows:
+    """Return what draws the windows of a run: out of the data, or out of the data and the replay."""
+    shares = {"end_goal": config.end_goal, "no_goal": config.no_goal, "begin": config.begin}
+    windows = WindowSampler(episodes, spec, norm, **shares)
+    if replay is None:
+        return windows
+    return MixedWindows(windows, WindowSampler(replay.episodes, spec, norm, **shares), replay.share)
+
+
 def train(
     episodes: EpisodeArrays,
     spec: TokenSpec,
@@ -187,6 +198,8 @@ def train(
     device: str = "cpu",
     log: Log | None = None,
     spaces: Spaces | None = None,
+    initial: Start | None = None,
+    replay: Replay | None = None,
 ) -> Path:
     """Train a denoiser, or go on with the run that ``folder`` holds.
 
@@ -206,6 +219,9 @@ def train(
         device: ``"cpu"``, ``"cuda"``, ...; ignored under torchrun with GPUs, where each process takes its own.
         spaces: How columns follow from the environment's spaces, stored; None if they are the same.
         log: Called on rank 0 after every step with step, loss and so on.
+        initial: Weights to start from in place of random ones, and the optimiser's moments if it is to go on. The
+            average then starts from theirs and has no warm-up, and an inverse head stays as it is.
+        replay: Episodes of the same columns from which a share of the windows is drawn; none of them is held out.
 
     Returns:
         The checkpoint folder.
@@ -220,7 +236,7 @@ def train(
             device = f"cuda:{rank % torch.cuda.device_count()}"
         return _train(
             episodes, spec, norm, config, folder, rank, world, torch.device(device), name, env, planner, provenance,
-            log, spaces,
+            log, spaces, initial, replay,
         )  # fmt: skip
 
 
@@ -228,16 +244,18 @@ def _train(
     episodes: EpisodeArrays, spec: TokenSpec, norm: Normalizer, config: TrainConfig, folder: Path, rank: int, world:
         int,
     device: torch.device, name: str, env: str, planner: dict[str, Any] | None, provenance: dict[str, Any] | None, log:
-        Log | None, spaces: Spaces | None,
+        Log | None, spaces: Spaces | None, initial: Start | None, replay: Replay | None,
 ) -> Path:  # fmt: skip
     if config.batch % world:
         raise ValueError(f"batch must be divisible by the number of processes, got {config.batch} and {world}")
     training, heldout = split_episodes(episodes, config.holdout, config.seed)
-    windows = WindowSampler(training, spec, norm, end_goal=config.end_goal, no_goal=config.no_goal, begin=config.begin)
+    windows = window_source(training, spec, norm, config, replay)
     torch.manual_seed(config.seed)
     model = make_denoiser(spec, config.model).to(device)
     resumed = (folder / "state" / STATE).is_file()
-    _prepare_inverse(model, training, spec, norm, config, log if rank == 0 else None, fit=not resumed)
+    _prepare_inverse(
+        model, training, spec, norm, config, log if rank == 0 else None, fit=not resumed and initial is None
+    )
     loss_module: nn.Module = LossModule(model, config, spec)
     if world > 1:
         loss_module = nn.parallel.DistributedDataParallel(loss_module, find_unused_parameters=False)
@@ -246,13 +264,20 @@ def _train(
     identity = {**config.to_dict(), "tokens": spec.to_dict(), "statistics": tensor_digest(norm.tensors())[:12]}
     if norm.returns is not None:
         identity["returns"] = norm.returns.to_dict()
+    if initial is not None:
+        identity["initial"] = initial.digest()[:12]
+    if replay is not None:
+        identity["replay"] = replay.identity()
+    if initial is not None and not resumed:
+        initial.restore(model, optimizer, ema)
     step = load_state(folder / "state", model, optimizer, ema, identity) if resumed else 0
     meta = {**(provenance or {}), "training": config.to_dict()}
     checkpoint = Checkpoint(name, env, model, spec, norm, planner or {}, meta, spaces)
     bf16 = use_bf16(config.precision, device)
     began, first = time.perf_counter(), step
     while step < config.steps:
-        row = _step(loss_module, model, optimizer, ema, windows, config, step, rank, world, bf16)
+        decay = config.ema if initial is not None else min(config.ema, (step + 1) / (step + 10))
+        row = _step(loss_module, model, optimizer, ema, windows, config, step, rank, world, bf16, decay)
         step += 1
         last = step == config.steps
         if rank == 0:
@@ -310,7 +335,8 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
 
 def _step(
     loss_module: nn.Module, model: Network, optimizer: torch.optim.Optimizer, ema: dict[str, Tensor],
-    windows: WindowSampler, config: TrainConfig, step: int, rank: int, world: int, bf16: bool,
+    windows: WindowSampler | MixedWindows, config: TrainConfig, step: int, rank: int, world: int, bf16: bool,
+    decay: float,
 ) -> dict[str, Any]:  # fmt: skip
     rng = np.random.default_rng([config.seed, rank, step])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -331,7 +357,6 @@ def _step(
     loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
     optimizer.step()
-    decay = min(config.ema, (step + 1) / (step + 10))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             ema[name].lerp_(parameter, 1 - decay)
@@ -349,7 +374,7 @@ def validate(
     bf16: bool,
 ) -> dict[str, float]:
     """Compute the EMA weights' loss on held-out windows, on the same draws every time, causal and full."""
-    windows = WindowSampler(heldout, spec, norm, end_goal=config.end_goal, no_goal=config.no_goal, begin=config.begin)
+    windows = window_source(heldout, spec, norm, config)
     own = {n: p.detach().clone() for n, p in model.named_parameters()}
     out: dict[str, float] = {}
     try:

@@ -8,7 +8,7 @@ padded likewise.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -63,6 +63,31 @@ class Batch:
     x0: Tensor
     weight: Tensor
     valid: Tensor
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Say what is trained on beside the data.
+
+    Attributes:
+        episodes: Episodes of the same columns, for example those that a policy has collected.
+        share: Probability that a window is cut out of them, in [0, 1].
+    """
+
+    episodes: EpisodeArrays
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.share <= 1.0:
+            raise ValueError(f"the share of the replay must lie in [0, 1], got {self.share}")
+
+    def identity(self) -> dict[str, Any]:
+        """Return plain JSON values that are others for another replay."""
+        from dfplan.data.episodes import Episodes
+
+        e = self.episodes
+        whole = Episodes(e.observations, e.actions, e.rewards, e.lengths, terminated=terminated_of(e))  # type: ignore[arg-type]
+        return {"episodes": whole.digest(), "share": self.share}
 
 
 def fit_normalizer(episodes: EpisodeArrays, stride: int, *, discount: float | None = None) -> Normalizer:
@@ -245,3 +270,23 @@ class WindowSampler:
         weight[:, GOAL if spec.kind == "interleaved" else STATE : CONTEXT] = 0
         weight[:, spec.past_tokens :] = 0
         return Batch(x0, weight, valid)
+
+
+class MixedWindows:
+    """Draw each window from the replay with probability ``share``, else from the data.
+
+    Args:
+        data: Windows of the data.
+        replay: Windows of the replay, of the same layout.
+        share: In [0, 1].
+    """
+
+    def __init__(self, data: WindowSampler, replay: WindowSampler, share: float) -> None:
+        self.data, self.replay, self.share = data, replay, share
+
+    def draw(self, batch: int, rng: np.random.Generator) -> Batch:
+        """Draw ``batch`` windows, those of the replay last; the same generator state gives the same windows."""
+        fresh = int((rng.random(batch) < self.share).sum())
+        drawn = [(self.data, batch - fresh), (self.replay, fresh)]
+        parts = [windows.draw(count, rng) for windows, count in drawn if count]
+        return Batch(*(torch.cat([getattr(p, name) for p in parts]) for name in ("x0", "weight", "valid")))

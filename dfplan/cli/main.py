@@ -47,6 +47,8 @@ app.command("eval")(evaluate_command)
 app.command("plan")(plan_command)
 if find_spec("dfplan.cli.train"):
     app.command("train")(import_module("dfplan.cli.train").train)
+if find_spec("dfplan.cli.finetune"):
+    app.command("finetune")(import_module("dfplan.cli.finetune").finetune_command)
 if find_spec("dfplan.cli.data"):
     app.add_typer(import_module("dfplan.cli.data").app, name="data")
 app.command("bench")(bench)

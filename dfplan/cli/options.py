@@ -152,22 +152,14 @@ def build_policy(
         return load_policy(spec, seed=seed, device=device, spaces=spaces, **known)
     check_device(device)
     if entry.name == "df":
-        options = {**_usual(env_id), **options}
+        from dfplan.recipes import policy_options
+
+        options = {**policy_options(env_id), **options}
     chosen = choose_checkpoint(checkpoint, env_id)
     policy: Any = load_policy(spec, seed=seed, device=device, checkpoint=chosen, **options)
     check_plan_options(policy.planner, options)
     warn_if_foreign(policy.planner.checkpoint.env, env_id)
     return policy  # type: ignore[no-any-return]
-
-
-def _usual(env_id: str) -> dict[str, Any]:
-    """Return the options with which plans are followed in an environment, if it has a recipe that says so."""
-    from dfplan.recipes import recipe_for
-
-    try:
-        return dict(recipe_for(env_id).policy)
-    except ValueError:
-        return {}
 
 
 def _controller(env_id: str) -> Any:

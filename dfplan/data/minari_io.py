@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -57,13 +58,13 @@ def datasets_root() -> Path:
     return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
 
 
-def check_new(dataset_id: str, overwrite: bool) -> Path:
-    """Return the folder of a dataset that is to be written.
+def check_new(dataset_id: str, overwrite: bool, root: Path | None = None) -> Path:
+    """Return the folder of a dataset that is to be written, in ``root`` or else in Minari's folder.
 
     Raises:
         ValueError: for a malformed id, or one that exists when `overwrite` is False.
     """
-    target = datasets_root() / check_dataset_id(dataset_id)
+    target = (root or datasets_root()) / check_dataset_id(dataset_id)
     if target.exists() and not overwrite:
         raise ValueError(
             f"the dataset {dataset_id} exists at {target}; pass --overwrite to replace it, or another --id"
@@ -80,6 +81,7 @@ def save_minari(
     metadata: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
+    root: Path | None = None,
 ) -> Path:
     """Write episodes as a Minari dataset (HDF5), so that readers see all of it or, before the end, the older one.
 
@@ -94,6 +96,7 @@ def save_minari(
             ref_min_score, ref_max_score.
         overwrite: replace a dataset of that id.
         progress: called with the number of steps written since its last call.
+        root: folder of datasets; None is Minari's own. To read from another, set MINARI_DATASETS_PATH to it.
 
     Returns:
         The dataset's folder.
@@ -105,10 +108,11 @@ def save_minari(
     minari = require_minari()
     from minari.dataset.minari_storage import MinariStorage
 
-    target = check_new(dataset_id, overwrite)
+    root = (root or datasets_root()).absolute()  # Minari loses its way from a relative one
+    target = check_new(dataset_id, overwrite, root)
     spaces = _spaces(episodes)
     about = (episodes.meta if isinstance(episodes, Episodes) else {}) if meta is None else dict(meta)
-    with staged_folder(target) as folder:
+    with staged_folder(target, root) as folder:
         (folder / "data").mkdir()
         storage = MinariStorage.new(
             folder / "data",
@@ -123,6 +127,33 @@ def save_minari(
             described["eval_env_spec"] = env_spec.to_json()
         storage.update_metadata(described | dict(metadata or {}))
         storage.update_episodes(_buffers(episodes, progress))
+    register_namespaces(dataset_id, root)
+    return target
+
+
+def copy_minari(
+    source: Path, dataset_id: str, *, metadata: Mapping[str, Any] | None = None, overwrite: bool = False
+) -> Path:
+    """Copy the folder of a Minari dataset into Minari's own folder, under an id.
+
+    Args:
+        source: Folder of the dataset.
+        dataset_id: (namespace/)name-vN, the id of the copy.
+        metadata: Minari's own keys to replace.
+        overwrite: Replace a dataset of that id.
+
+    Raises:
+        ValueError: for a malformed id, or one that exists.
+        FileNotFoundError: if there is no dataset in `source`.
+    """
+    if not (source / "data").is_dir():
+        raise FileNotFoundError(f"{source} is not a Minari dataset: it holds no data/")
+    target = check_new(dataset_id, overwrite)
+    with staged_folder(target) as folder:
+        shutil.copytree(source / "data", folder / "data")
+        about = folder / "data" / "metadata.json"
+        own = {key: sorted(value) if isinstance(value, set) else value for key, value in (metadata or {}).items()}
+        about.write_text(json.dumps({**json.loads(about.read_text()), "dataset_id": dataset_id, **own}))
     register_namespaces(dataset_id)
     return target
 
@@ -161,12 +192,13 @@ def _buffers(episodes: Episodes | Trajectories, progress: Callable[[int], None] 
 
 
 @contextlib.contextmanager
-def staged_folder(target: Path) -> Iterator[Path]:
+def staged_folder(target: Path, root: Path | None = None) -> Iterator[Path]:
     """Yield a hidden folder beside `target` that takes its place when the block ends without an error.
 
     An older folder stays until then; on an error, Ctrl-C included, it stays for good and the new one is removed.
     What a killed process left behind is removed after an hour.
     """
+    root = root or datasets_root()
     target.parent.mkdir(parents=True, exist_ok=True)
     for leftover in target.parent.glob(f".{target.name}.*.tmp"):
         if (leftover / "old").exists() and not target.exists():
@@ -189,14 +221,14 @@ def staged_folder(target: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(work, ignore_errors=True)
         with contextlib.suppress(OSError):  # an empty namespace is dropped again, the first that is not ends it
-            for parent in target.relative_to(datasets_root()).parents:
+            for parent in target.relative_to(root).parents:
                 if parent != Path():
-                    (datasets_root() / parent).rmdir()
+                    (root / parent).rmdir()
 
 
-def register_namespaces(dataset_id: str) -> None:
+def register_namespaces(dataset_id: str, root: Path | None = None) -> None:
     """Give every namespace of `dataset_id` the small file by which Minari knows it."""
-    folder = datasets_root()
+    folder = root or datasets_root()
     for part in dataset_id.split("/")[:-1]:
         folder = folder / part
         marker = folder / "namespace_metadata.json"

@@ -55,7 +55,7 @@ class Trajectories:
             yield seen, self.actions[begin : begin + length], self.rewards[begin : begin + length], ended
             row, begin = row + length + 1, begin + length
 
-    def to_episodes(self, meta: Mapping[str, Any] | None = None) -> Episodes:
+    def to_episodes(self, meta: Mapping[str, Any] | None = None, codecs: Spaces | None = None) -> Episodes:
         """Return the same episodes as float columns (`dfplan.spaces`).
 
         Bounded Box actions are scaled to [-1, 1] and a Discrete becomes one column per value; of a goal Dict the
@@ -63,14 +63,18 @@ class Trajectories:
 
         Args:
             meta: of the episodes; "spaces" is added, and "observation_key" where one part of a Dict was taken.
+            codecs: how columns are made; None reads the spaces and, of goals, the first observations.
 
         Raises:
             ValueError: for a space that is not served; says what is and what to do.
         """
         observations, space, key = self.observations, self.observation_space, only_key(self.observation_space)
+        if key is None and codecs is not None and codecs.observation.kind != "goal" and isinstance(observations, dict):
+            key = OBSERVATION_KEY  # a goal that those who chose the columns have no use for
         if key is not None and isinstance(space, Dict) and isinstance(observations, dict):
             observations, space = observations[key], space.spaces[key]
-        codecs = Spaces(_observation_codec(space, observations), ActionCodec.from_space(self.action_space))
+        if codecs is None:
+            codecs = Spaces(_observation_codec(space, observations), ActionCodec.from_space(self.action_space))
         about = {**(meta or {}), "spaces": _plain(codecs), **({"observation_key": key} if key else {})}
         seen, taken = codecs.observation.encode(observations), codecs.action.encode(self.actions)
         seen32, taken32, rewards32 = (array.astype(np.float32) for array in (seen, taken, self.rewards))

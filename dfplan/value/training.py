@@ -131,6 +131,7 @@ def train_value(
     *,
     device: str = "cpu",
     progress: Callable[[int, float], None] | None = None,
+    initial: ValueModel | None = None,
 ) -> ValueModel:
     """Train a value model; a few minutes on a CPU with the defaults.
 
@@ -142,6 +143,7 @@ def train_value(
         training: How to train.
         device: Where to.
         progress: Called with (step, loss) after every step; a loss of 1 is the variance of the returns.
+        initial: A trained model of the same layout and size to go on from, its scale included; it stays as it is.
 
     Returns:
         The model with averaged weights, in evaluation mode. The same seed gives the same bits on a CPU.
@@ -153,8 +155,11 @@ def train_value(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         model = ValueModel(spec, config).to(device)
-    sample = _returns(returns, draw(2048, np.random.default_rng([training.seed, 1])))
-    model.set_scale(float(sample.mean()), float(sample.std()))
+    if initial is None:
+        sample = _returns(returns, draw(2048, np.random.default_rng([training.seed, 1])))
+        model.set_scale(float(sample.mean()), float(sample.std()))
+    else:
+        model.load_state_dict(initial.state_dict())
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=training.weight_decay)
     average = {n: p.detach().clone() for n, p in model.named_parameters()}
     for step in range(training.steps):
