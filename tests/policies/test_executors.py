@@ -165,6 +165,29 @@ def test_diffused_actions_follow_the_plan() -> None:
     assert np.linalg.norm(states[-1, :2] - path[-1]) < 0.05
 
 
+@pytest.mark.parametrize("phase", ["paced", "nearest", "time"])
+def test_without_a_controller_too_a_ball_at_a_wall_plans_again(phase: str) -> None:
+    # Catches: waiting for routine plans, or the episode's end, while the model pushes against a wall; more samples that
+    # are never drawn; a place that is blocked somewhere else than in front of the ball.
+    planner = FakePlanner(speed=2.0)
+    states, state = drive(diffused_policy(planner, phase=phase), Ball([0, 0, 0, 0], wall=1.0), (6.0, 0.0), 250)
+    memory = state.memories[0]
+    assert states[-1, 0] == 1.0 and [p.stuck for p in memory.plans] == [False] + [True] * (len(memory.plans) - 1)
+    hit = int(np.argmax(states[:, 0] == 1.0))
+    assert 15 <= memory.plans[1].step - hit <= 30 and len(memory.plans) >= 4
+    assert [c["samples"] for c in planner.calls][2:4] == [
+        2 * planner.calls[0]["samples"],
+        4 * planner.calls[0]["samples"],
+    ]
+    assert np.linalg.norm(np.array(memory.blocked) - [1.35, 0], axis=1).max() < 0.05
+
+
+def test_a_ball_that_moves_or_rests_at_the_goal_is_not_at_a_wall() -> None:
+    # Catches: a slow start, or holding the goal, taken for being stuck.
+    _, state = drive(diffused_policy(FakePlanner(speed=2.0)), Ball([0, 0, 0, 0]), (1.0, 0.0), 200)
+    assert [p.stuck for p in state.memories[0].plans] == [False] and not state.memories[0].blocked
+
+
 @pytest.mark.parametrize("phase", ["time", "nearest"])
 def test_the_next_state_asked_for_is_one_stride_ahead_of_the_phase(phase: str) -> None:
     # Catches: an off-by-one stride, a phase that does not advance, missing rest after arrival.
@@ -186,7 +209,7 @@ def test_nearest_phase_waits_for_a_ball_that_lags_and_time_does_not() -> None:
     asked = {}
     for phase in ("time", "nearest"):
         planner = FakePlanner(speed=2.0)
-        policy = diffused_policy(planner, phase=phase, rejoin=1.0)
+        policy = diffused_policy(planner, phase=phase, rejoin=1.0, stuck_steps=1000)
         state: Any = None
         for _ in range(50):
             observation = {"observation": np.array([[0.2, 0, 2, 0]]), "desired_goal": np.array([[6.0, 0.0]])}

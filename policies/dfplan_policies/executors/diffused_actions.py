@@ -14,6 +14,7 @@ import numpy as np
 
 from dfplan.errors import unknown_name
 from dfplan_policies.executors.base import Outcome, Query
+from dfplan_policies.executors.path import BUMPER, unit
 from dfplan_policies.plans import PlanView, hermite
 from dfplan_policies.protocol import FloatArray
 
@@ -31,6 +32,7 @@ class ActionTrack:
         age: Steps since the plan was made.
         pending: (m, A) actions still to execute before the model is asked again.
         reached: Whether the ball has been in the goal disc and stayed near.
+        moved: (age, position) when the ball was last seen to move.
     """
 
     plan: PlanView
@@ -38,6 +40,7 @@ class ActionTrack:
     age: int = 0
     pending: FloatArray | None = None
     reached: bool = False
+    moved: tuple[int, FloatArray] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class DiffusedActionsExecutor:
         leave_radius: Distance at which a reached goal counts as lost again.
         rejoin: Strides in which the ball is to be back on the plan (``nearest`` and ``time``), counted from every step
             anew; at least 1.
+        stuck_steps: Steps without motion short of the goal after which the ball is stuck.
+        stuck_motion: Motion that counts, environment units.
     """
 
     requery_every: int = 1
@@ -70,11 +75,22 @@ class DiffusedActionsExecutor:
     goal_radius: float = 0.5
     leave_radius: float = 1.0
     rejoin: float = 2.0
+    stuck_steps: int = 22
+    stuck_motion: float = 0.1
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
             raise unknown_name("phase", self.phase, PHASES)
-        for name in ("requery_every", "pace", "lag", "window", "goal_radius", "leave_radius"):
+        for name in (
+            "requery_every",
+            "pace",
+            "lag",
+            "window",
+            "goal_radius",
+            "leave_radius",
+            "stuck_steps",
+            "stuck_motion",
+        ):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be positive, got {value}")
@@ -97,13 +113,25 @@ class DiffusedActionsExecutor:
     def step(self, track: ActionTrack, state: FloatArray, query: Query) -> Outcome[ActionTrack]:
         """Return the next action, asking the model if none is pending."""
         track = self._locate(track, state)
-        pending, evaluations = track.pending, 0
+        pending, evaluations, target = track.pending, 0, self._target(track, state)
         if pending is None or not len(pending):
-            pending, evaluations = query(state, self._target(track, state))[: self.requery_every], 1
+            pending, evaluations = query(state, target)[: self.requery_every], 1
         ended = not track.plan.arrives and track.phase + track.plan.stride > track.plan.end_steps
-        stuck = ended and track.age >= track.plan.stride and not track.reached
+        lost = ended and track.age >= track.plan.stride and not track.reached
+        track, at_rest = self._rest(track, state)
         nxt = replace(track, age=track.age + 1, pending=pending[1:])
-        return Outcome(pending[0], nxt, settled=track.reached, stuck=stuck, evaluations=evaluations)
+        blocked = state[:2] + BUMPER * unit(target[0, :2] - state[:2]) if at_rest else None
+        return Outcome(
+            pending[0], nxt, settled=track.reached, stuck=at_rest or lost, blocked=blocked, evaluations=evaluations
+        )
+
+    def _rest(self, track: ActionTrack, state: FloatArray) -> tuple[ActionTrack, bool]:
+        """Find out whether the ball has been at rest for too long: against a wall, say, that the plan leads through."""
+        here = (track.age, state[: len(state) // 2].copy())
+        moved = track.moved or here
+        if track.reached or math.dist(here[1], moved[1]) >= self.stuck_motion:
+            moved = here
+        return replace(track, moved=moved), track.age - moved[0] >= self.stuck_steps
 
     def _locate(self, track: ActionTrack, state: FloatArray) -> ActionTrack:
         """Find the place in the plan, and whether the goal is reached or lost again."""

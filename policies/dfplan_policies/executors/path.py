@@ -105,7 +105,7 @@ class PathExecutor:
             chased = track.goal[:2]
         action = np.clip(self.gain_p * (chased - state[:2]) - self.gain_d * state[2:4], -1.0, 1.0)
         track, at_rest, lost = self._check(track, state, distance)
-        blocked = state[:2] + BUMPER * _unit(chased - state[:2]) if at_rest else None
+        blocked = state[:2] + BUMPER * unit(chased - state[:2]) if at_rest else None
         return Outcome(action, track, settled=track.reached, stuck=at_rest or lost, blocked=blocked)
 
     def _advance(self, track: PathTrack, state: FloatArray) -> tuple[PathTrack, float]:
@@ -147,7 +147,7 @@ class PathExecutor:
         return replace(track, moved=moved, advanced=advanced), at_rest, astray or aimless or ended
 
 
-def _unit(v: FloatArray) -> FloatArray:
+def unit(v: FloatArray) -> FloatArray:
     """Scale a vector to length 1; the zero vector stays."""
     return v / max(float(np.linalg.norm(v)), 1e-9)
 
