@@ -19,6 +19,7 @@ from typing import Any
 import baseline_tables
 import bench_tables
 import maze2d_tables
+import sb3_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -195,6 +196,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": speed,
     "gap": gap,
     **bench_tables.TABLES,
+    **sb3_tables.TABLES,
     **baseline_tables.TABLES,
     **maze2d_tables.TABLES,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,19 +23,24 @@ from dfplan_bench.parts import kept
 from dfplan_envs.wrappers import GoalObservation
 from dfplan_policies import run_episode
 
+NOT_SETTINGS = ("out", "json", "figure", "seeds", "threads", "command")  # what no part depends on
 CHEAP = {"samples": 4, "steps": 4}  # plans that cost little: they are made in every episode of training
 
 
 def options(doc: str | None, name: str, argv: Sequence[str] | None, **defaults: Any) -> argparse.Namespace:
-    """Read the command line: --short, --out, --seeds, --threads and the script's own numbers."""
+    """Read the command line: --short, --out, --json, --figure, --seeds, --threads and the script's own numbers."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--short", action="store_true", help="a few seconds, to see that it runs")
     parser.add_argument("--out", type=Path, default=Path("runs") / name, help="run folder; parts in it are kept")
+    parser.add_argument("--json", type=Path, help="write the result there too")
+    parser.add_argument("--figure", type=Path, help="write the learning curve there too")
     parser.add_argument("--seeds", type=int, default=3, help="runs with different seeds")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     for key, value in defaults.items():
         parser.add_argument(f"--{key.replace('_', '-')}", type=type(value), default=value)
     chosen = parser.parse_args(argv)
+    given = sys.argv[1:] if argv is None else [str(a) for a in argv]
+    chosen.command = shlex.join(["python", f"examples/{name.replace('-', '_')}.py", *given])
     torch.set_num_threads(chosen.threads)
     chosen.out.mkdir(parents=True, exist_ok=True)
     return chosen
@@ -88,7 +94,7 @@ def learn(
 
 def part(args: argparse.Namespace, name: str, make: Callable[[], Any], **settings: Any) -> Any:
     """Make a part, or take it from the run folder if it is there with the same settings."""
-    chosen = {k: v for k, v in vars(args).items() if k not in ("out", "seeds", "threads")}
+    chosen = {k: v for k, v in vars(args).items() if k not in NOT_SETTINGS}
     return kept(args.out, name, {**chosen, **settings}, lambda: {"value": make()})["value"]
 
 
@@ -109,10 +115,15 @@ def finish(args: argparse.Namespace, name: str, result: dict[str, Any], panels: 
     from dfplan import provenance
 
     origin = {part: getattr(provenance, part)() for part in ("git", "versions", "hardware")}
-    settings = {k: v for k, v in vars(args).items() if k != "out"}
-    text = json.dumps({"example": name, "settings": settings, **result, **origin}, indent=2, allow_nan=False)
-    with atomic_path(args.out / f"{name}.json") as temporary:
-        temporary.write_text(text + "\n")
-    panels_figure(args.out / f"{name}.png", panels)
+    settings = {k: v for k, v in vars(args).items() if k not in ("out", "json", "figure", "command")}
+    head = {"example": name, "command": args.command, "settings": settings}
+    text = json.dumps({**head, **result, **origin}, indent=2, allow_nan=False)
+    for path in (args.out / f"{name}.json", args.json):
+        if path is not None:
+            with atomic_path(path) as temporary:
+                temporary.write_text(text + "\n")
+    for path in (args.out / f"{name}.png", args.figure):
+        if path is not None:
+            panels_figure(path, panels)
     say(f"{args.out / name}.json and .png")
     return result

@@ -27,21 +27,24 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         sys.modules.pop(name, None)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_short_form(name: str, script: Any, tmp_path: Path) -> None:
     # Catches: a script that an interface has left behind, a result without its curve, parts that are made again.
     main, out = script(name).main, tmp_path / "run"
-    result = main(["--short", "--out", str(out)])
+    there, figure = tmp_path / "there.json", tmp_path / "there.png"
+    options = ["--short", "--out", str(out), "--json", str(there), "--figure", str(figure)]
+    result = main(options)
     label = name.replace("_", "-")
     written = json.loads((out / f"{label}.json").read_text())
     assert written["example"] == label and written["settings"]["short"] is True
+    assert written["command"].startswith(f"python examples/{name}.py --short --out ")
+    assert json.loads(there.read_text()) == written and figure.read_bytes().startswith(b"\x89PNG")
     assert json.loads(json.dumps(result)).items() <= written.items()
     assert (out / f"{label}.png").read_bytes().startswith(b"\x89PNG")
     made = {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir()}
     assert made
     began = time.perf_counter()
-    assert main(["--short", "--out", str(out)]) == result
+    assert main(options) == result
     assert {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir()} == made
     assert time.perf_counter() - began < 60
 
