@@ -117,7 +117,7 @@ class DFPlanner:
             goal: Goals (B, G) or (G,), environment units, the wanted return last if the layout holds returns; or None.
             samples: N, candidates per environment; with a budget, per batch; with a search, at most.
             schedule: A name, or an int64 matrix (M+1, horizon) of your own.
-            slope: Rows by which each token lags behind the one before.
+            slope: Rows by which each token lags behind the one before; with ``search`` at least ``steps / block``.
             steps: Reverse steps per token, 1..K.
             attention: ``"causal"`` or ``"full"``.
             eta: 0 (DDIM) to 1 (DDPM).
@@ -153,9 +153,8 @@ class DFPlanner:
         N, n = inputs.check_samples(or_default(samples, c.samples)), inputs.check_horizon(spec, horizon)
         given, goals = self._given(obs, goal, obs_level, obs_noise, history)
         B, causal, rows_per_token = len(given.x), self._causal(attention), or_default(steps, c.steps)
-        S = make_schedule(
-            or_default(schedule, c.schedule), n, self.levels, steps=rows_per_token, slope=or_default(slope, c.slope)
-        )
+        lag = c.lag(slope, rows_per_token, None if search is None else search.block)
+        S = make_schedule(or_default(schedule, c.schedule), n, self.levels, steps=rows_per_token, slope=lag)
         if warm_start is not None:
             S = start_below(S, max(1, round(c.warm_level * self.levels)))
         priors = inputs.warm_states(spec, warm_start, elapsed, B, n)

@@ -68,6 +68,18 @@ class PlannerConfig:
         if not 0 <= self.target_share <= 1:
             raise ValueError(f"target_share must lie in [0, 1], got {self.target_share}")
 
+    def lag(self, slope: float | None, steps: int, block: int | None) -> float:
+        """Return the slope to plan with: the one asked for, or else the default, steep enough for a tree's sub-plans.
+
+        Args:
+            slope: Rows per token, or None.
+            steps: Reverse steps per token.
+            block: Tokens of a sub-plan of the tree search, or None without one.
+        """
+        if slope is not None:
+            return slope
+        return self.slope if block is None else max(self.slope, steps / block)
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PlannerConfig:
         """Build from a dictionary; an unknown entry is an error that names the nearest one."""

@@ -15,6 +15,7 @@ from dfplan.guidance import GoalGuidance
 from dfplan.montecarlo import MonteCarlo
 from dfplan.plan import Plan
 from dfplan.planner import DFPlanner
+from dfplan.planner_config import PlannerConfig
 from dfplan.schedule import make_schedule
 from dfplan.steering import Steering
 from dfplan.tree import TreeConfig
@@ -218,3 +219,19 @@ def test_bad_input_is_refused() -> None:
         plan(1, 2, 3, budget_ms=0)
     with pytest.raises(TypeError, match="expansion"):
         search(1, 2, 3, expansion=3)
+
+
+def test_a_tree_decides_sub_plan_by_sub_plan_by_default() -> None:
+    # Catches: the flat default of plain plans, with which a sub-plan's children find nothing left to choose; a slope
+    # that was asked for and is overruled.
+    planner = DFPlanner(tiny_checkpoint())
+    tree = TreeConfig(scales=(0.0,), copies=2, block=2, expansions=6, batch=2)
+    start, goal = torch.zeros(1, 4), torch.ones(1, 2)
+
+    def found(**options: Any) -> Any:
+        plan = planner.plan(start, goal, search=tree, generator=torch.Generator().manual_seed(0), **options)
+        return plan.search[0].expansions, len(plan.schedule)
+
+    assert found(steps=4) == found(steps=4, slope=2.0) and found(steps=4)[0] == 6
+    assert found(steps=4, slope=0.0)[0] < 6
+    assert PlannerConfig(slope=3.0).lag(None, 4, 2) == 3.0 and PlannerConfig(slope=3.0).lag(None, 4, None) == 3.0

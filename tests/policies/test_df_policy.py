@@ -232,9 +232,7 @@ def test_search_score_and_budget_reach_the_planner() -> None:
     planner, observation = Watched(tiny_checkpoint()), batch(2, 2)
     search = TreeConfig(scales=(0.0,), copies=2, block=2, expansions=4)
     score = lambda states: -states[:, -1, 0].abs()  # noqa: E731
-    actions = [
-        DFPolicy(planner, search=search, score=score, samples=3, slope=0.5).predict(observation)[0] for _ in range(2)
-    ]
+    actions = [DFPolicy(planner, search=search, score=score, samples=3).predict(observation)[0] for _ in range(2)]
     assert np.array_equal(*actions) and [len(p.search) for p in calls] == [1] * 4
     for p in calls:
         assert p.search[0].expansions == 4 and torch.equal(p.score, score(p.observations))
