@@ -48,7 +48,8 @@ def run(name: str) -> None:
     metrics = json.loads(output)
     with atomic_path(RESULTS / f"{name}.json") as path:
         path.write_text(json.dumps(metrics, indent=2) + "\n")
-    strict = metrics["score"]["strict"]
+    scored = metrics["score"]["strict"]["mean"] is not None
+    strict = metrics["score" if scored else "return"]["strict"]
     print(f"{name}: {strict['mean']:.1f} +- {strict['stderr']:.1f}, success {metrics['success_rate']:.3f}")
 
 
