@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -51,3 +53,13 @@ def test_curve_is_cut_at_arrival_and_ends_in_the_goal(arrival: float) -> None:
     np.testing.assert_array_equal(curve[-1], [9, 9])
     np.testing.assert_allclose(curve[-2], cubic(2, np.array([arrival / 100]))[0, :2], atol=1e-9)
     assert len(curve) == int(arrival) + 2
+
+
+@pytest.mark.parametrize(("width", "arrival"), [(4, 20.0), (4, math.inf), (5, 20.0), (2, 20.0)])
+def test_positions_alone_are_those_of_the_states(width: int, arrival: float) -> None:
+    # Catches: positions that are interpolated in another way than the states that are asked for beside them, the goal
+    # that is left out after the arrival.
+    states = np.random.default_rng(0).normal(size=(4, width))
+    plan = PlanView(states, 10, 0.1, arrival, np.array([3.0, 4.0]))
+    steps = np.array([0.0, 3.3, 10.0, 19.9, 20.0, 40.0])
+    np.testing.assert_array_equal(plan.positions_at(steps), plan.states_at(steps)[:, : width // 2])

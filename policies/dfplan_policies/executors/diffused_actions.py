@@ -155,8 +155,7 @@ class DiffusedActionsExecutor:
         """Search for the planned position nearest to the ball, from ``first`` to a window after the present phase."""
         last = min(track.phase + self.window * track.plan.stride, track.plan.end_steps)
         steps = np.append(np.arange(min(first, last), last, RESOLUTION), last)
-        half = len(state) // 2
-        offsets = track.plan.states_at(steps)[:, :half] - state[:half]
+        offsets = track.plan.positions_at(steps) - state[: len(state) // 2]
         return float(steps[int((offsets**2).sum(1).argmin())])
 
     def _target(self, track: ActionTrack, state: FloatArray) -> FloatArray:
