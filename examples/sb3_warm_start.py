@@ -1,4 +1,4 @@
-"""Warm start: SAC's replay buffer is filled with a planner's episodes before SAC learns, against learning from scratch.
+"""Warm start: SAC's buffer is filled by a planner, critics and actor begin with that; against learning from scratch.
 
 The same seeds, networks and evaluations for both. Counted are the environment steps of learning, and beside them those
 that include the planner's own. The threshold is a share of the planner's mean return above that of random actions.
@@ -28,7 +28,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from dfplan.plotting import Panel
 from dfplan_policies import DFPolicy, load_policy
-from dfplan_policies.sb3 import fill_replay_buffer
+from dfplan_policies.sb3 import fill_replay_buffer, imitate_buffer
 
 NAME = "sb3-warm-start"
 
@@ -41,12 +41,12 @@ def reached(curve: list[dict[str, float]], threshold: float) -> int | None:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run it."""
     args = options(
-        __doc__, NAME, argv, env="maze2d-umaze-dense-v1", policy="df", steps=15_000, fill=3_000, pretrain=1_000,
-        noise=0.3, share=0.8, episodes=8, train_freq=3,
+        __doc__, NAME, argv, env="maze2d-umaze-dense-v1", policy="df", steps=9_000, fill=3_000, pretrain=2_000,
+        imitate=2_000, noise=0.3, share=0.8, episodes=8, train_freq=3, lr=1e-3, gamma=0.98,
     )  # fmt: skip
     limit = None
     if args.short:
-        args.steps, args.fill, args.pretrain, args.episodes, args.seeds, limit = 120, 80, 10, 2, 1, 40
+        args.steps, args.fill, args.pretrain, args.imitate, args.episodes, args.seeds, limit = 120, 80, 10, 10, 2, 1, 40
     every, starts = args.steps // (3 if args.short else 15), range(1000, 1000 + args.episodes)
 
     def teacher() -> Any:
@@ -55,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     def run(arm: str, seed: int) -> dict[str, Any]:
         env = make_vec_env(lambda: goal_env(args.env, limit), 1, seed=seed)
         begin = 0 if arm == "warm" else min(1000, args.steps // 4)
-        model = small_sac(env, seed, args.train_freq, begin)
+        model = small_sac(
+            env, seed, args.train_freq, begin, learning_rate=args.lr, gamma=args.gamma, ent_coef="auto_0.02"
+        )
         extra = 0
         if arm == "warm":
             filled = fill_replay_buffer(model, teacher(), steps=args.fill, noise=args.noise, seed=seed)
@@ -63,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             say(f"warm {seed}: {extra} steps of the planner, return {np.mean(filled.returns or (np.nan,)):.1f}")
             model._setup_learn(1)  # a logger, which train() wants
             model.train(args.pretrain, model.batch_size)
+            if args.imitate:
+                loss = imitate_buffer(model, args.imitate)[-1]
+                say(f"warm {seed}: the actor imitates the buffer, loss {loss:.3f}")
         test = goal_env(args.env, limit)
         curve = learn(model, lambda: judged(model, test, starts), args.steps, every, f"{arm} {seed}")
         return {"curve": curve, "planner_steps": extra}

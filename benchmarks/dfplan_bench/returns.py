@@ -70,7 +70,7 @@ class Row:
 
 TASKS = {
     "pendulum": Task("Pendulum-v1", "pendulum"),
-    "halfcheetah": Task("HalfCheetah-v5", "halfcheetah", samples=4, rows=("plain", "wanted", "chosen")),
+    "halfcheetah": Task("HalfCheetah-v5", "halfcheetah", samples=4, rows=("plain", "wanted")),
     "cartpole": Task("CartPole-v1", "cartpole"),
 }
 ROWS = {

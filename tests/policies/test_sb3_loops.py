@@ -22,6 +22,7 @@ from dfplan_policies.sb3 import (
     add_transitions,
     fill_replay_buffer,
     imagined_transitions,
+    imitate_buffer,
     judge,
 )
 from tests.core.tiny import small_spec, tiny_checkpoint
@@ -314,6 +315,39 @@ def test_buffers_with_goals_and_hindsight() -> None:
         fill_replay_buffer(sb3.PPO("MlpPolicy", Line(), device="cpu"), df())
     with pytest.raises(ValueError, match=r"needs an environment, steps of at least 1.*steps=0"):
         fill_replay_buffer(her, df(), steps=0)
+
+
+@pytest.mark.parametrize("kind", ["SAC", "TD3"])
+def test_the_actor_imitates_what_is_in_the_buffer(kind: str) -> None:
+    # Catches: an actor that is trained on other actions than those stored, in the environment's units, on its own
+    # noise, or not at all; critics that are changed; a target actor that is left behind.
+    rule = FunctionalPolicy(lambda m, o, g: ([2.0 + 0.1 * (o[0] - 12)], m))
+    options: dict[str, Any] = {"policy_kwargs": {"net_arch": [16]}, "buffer_size": 100, "device": "cpu", "seed": 0}
+    agent = getattr(sb3, kind)("MlpPolicy", Line(), learning_rate=0.01, **options)
+    fill_replay_buffer(agent, rule, steps=60)
+    critics = [p.clone() for p in agent.critic.parameters()]
+    told: list[int] = []
+    losses = imitate_buffer(agent, 150, 32, on_step=lambda step, loss: told.append(step))
+    assert losses[-1] < 0.01 < losses[0] and told == list(range(1, 151))
+    for place in (10.0, 13.0):
+        action, _ = agent.predict(np.array([place], dtype=np.float32), deterministic=True)
+        assert abs(float(action[0]) - (2.0 + 0.1 * (place - 12))) < 0.3
+    assert all(bool((a == b).all()) for a, b in zip(critics, agent.critic.parameters(), strict=True))
+    if kind == "TD3":
+        pairs = zip(agent.actor.parameters(), agent.actor_target.parameters(), strict=True)
+        assert all(bool((a == b).all()) for a, b in pairs)
+
+
+def test_imitation_refuses_what_it_cannot_use() -> None:
+    # Catches: an endless or empty training, an error from inside torch.
+    with pytest.raises(ValueError, match=r"the replay buffer is empty; fill it first"):
+        imitate_buffer(model(Line))
+    with pytest.raises(ValueError, match=r"must be at least 1, got 0 and 256"):
+        imitate_buffer(model(Line), 0)
+    with pytest.raises(TypeError, match="PPO has no replay buffer"):
+        imitate_buffer(sb3.PPO("MlpPolicy", Line(), device="cpu"))
+    with pytest.raises(TypeError, match="DQN has no actor to train"):
+        imitate_buffer(sb3.DQN("MlpPolicy", "CartPole-v1", device="cpu", buffer_size=10))
 
 
 # ---- pools, video

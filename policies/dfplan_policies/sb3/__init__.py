@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dfplan_policies.sb3.buffers import Filled, add_transitions, fill_replay_buffer
     from dfplan_policies.sb3.dyna import Transitions, imagined_transitions
     from dfplan_policies.sb3.features import RelativeGoal
+    from dfplan_policies.sb3.imitation import imitate_buffer
     from dfplan_policies.sb3.pool import PoolMember, judge
     from dfplan_policies.sb3.residual import ResidualActionWrapper
     from dfplan_policies.sb3.subgoals import PlannerGoalWrapper
@@ -26,6 +27,7 @@ _LAZY = {
     "add_transitions": "buffers",
     "fill_replay_buffer": "buffers",
     "imagined_transitions": "dyna",
+    "imitate_buffer": "imitation",
     "judge": "pool",
 }
 
@@ -39,6 +41,7 @@ __all__ = [
     "add_transitions",
     "fill_replay_buffer",
     "imagined_transitions",
+    "imitate_buffer",
     "judge",
 ]
 
