@@ -20,6 +20,7 @@ from dfplan.checkpoint import list_pretrained
 from dfplan.data import load_episodes
 from dfplan.evaluation import evaluate
 from dfplan.plotting import Bar, Panel, panels_figure
+from dfplan.recipes import policy_options
 from dfplan.spaces import Spaces
 from dfplan_bench.cloning import clone
 from dfplan_bench.common import mean_interval
@@ -70,7 +71,7 @@ class Row:
 
 TASKS = {
     "pendulum": Task("Pendulum-v1", "pendulum"),
-    "halfcheetah": Task("HalfCheetah-v5", "halfcheetah", samples=4, rows=("plain", "wanted")),
+    "halfcheetah": Task("HalfCheetah-v5", "halfcheetah", samples=4, rows=("wanted",)),
     "cartpole": Task("CartPole-v1", "cartpole"),
 }
 ROWS = {
@@ -138,12 +139,13 @@ def _task(
         planner = DFPlanner.from_pretrained(
             task.checkpoint, **{"samples": task.samples if row.many else 1, **row.planner}
         )
+        options = {**policy_options(task.env), **row.policy}
         weights = planner.checkpoint.provenance.get("trained", ""), planner.name
         settings = {
             **what, "episodes": episodes, "row": key, "weights": list(weights),
-            "policy": dict(row.policy), "planner": asdict(planner.config),
+            "policy": options, "planner": asdict(planner.config),
         }  # fmt: skip
-        made = kept(out, key, settings, partial(judged, DFPolicy(planner, seed=seed, **row.policy)))
+        made = kept(out, key, settings, partial(judged, DFPolicy(planner, seed=seed, **options)))
         rows[key] = {"label": row.label, **made}
         say(f"{name}, {row.label}: {made['returns']['mean']:.1f} ± {made['returns']['stderr']:.1f}")
     return rows
