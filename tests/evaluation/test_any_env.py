@@ -114,7 +114,7 @@ def test_names_that_are_known_load_no_other_package(monkeypatch: pytest.MonkeyPa
     def fail() -> Any:
         raise AssertionError("Gymnasium-Robotics was asked")
 
-    monkeypatch.setattr(registry, "_robotics", fail)
+    monkeypatch.setattr(registry, "register_robotics", fail)
     assert resolve("maze2d-large") == "maze2d-large-v1" and resolve("Pendulum") == "Pendulum-v1"
     with pytest.raises(AssertionError, match="was asked"):
         resolve("Nowhere")

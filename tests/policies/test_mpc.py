@@ -32,7 +32,9 @@ class World:
 
     def __init__(self, proposal: Any = (0.0, 0.0)) -> None:
         self.proposal = torch.tensor(proposal, dtype=torch.float32)
-        self.spec = SimpleNamespace(kind="interleaved", stride=F, horizon=H, history=2, obs_dim=O, act_dim=2, dt_s=0.01)
+        self.spec = SimpleNamespace(
+            kind="interleaved", stride=F, horizon=H, history=2, obs_dim=O, act_dim=2, dt_s=0.01, goal_columns=(0, 1)
+        )
         self.levels, self.norm = K, SimpleNamespace(obs_std=torch.ones(O), act_std=torch.ones(2))
         self.checkpoint = SimpleNamespace(model=SimpleNamespace(alpha_bar=alpha_bar_table("cosine", K)))
         self.config = SimpleNamespace(steps=5)

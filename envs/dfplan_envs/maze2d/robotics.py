@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dfplan_envs._errors import unknown
 from dfplan_envs.maze2d.layouts import CELL_OFFSET, Maze, as_maze
+from dfplan_envs.maze2d.options import SPEED_LIMIT
 from dfplan_envs.maze2d.pointmaze import action_to_pointmaze, from_pointmaze
 from dfplan_envs.registry import register_robotics
 
@@ -44,7 +45,7 @@ class RoboticsPointMaze(gymnasium.Env[GoalDict, NDArray[np.float32]], gymnasium.
         self.maze: Maze = as_maze(maze)
         self.render_mode = render_mode
         self.inner = _make(IDS[maze], render_mode)
-        limit = np.array([self.maze.height, self.maze.width, np.inf, np.inf])
+        limit = np.array([self.maze.height, self.maze.width, SPEED_LIMIT, SPEED_LIMIT])
         whole, place = spaces.Box(-limit, limit, dtype=np.float64), spaces.Box(-limit[:2], limit[:2], dtype=np.float64)
         shown: Any = spaces.Dict({"observation": whole, "achieved_goal": place, "desired_goal": place})
         self.observation_space = shown
