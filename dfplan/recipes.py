@@ -48,12 +48,10 @@ RECIPES: dict[str, Recipe] = {
 
 # Tasks for reward; their data are made by benchmarks/behaviour/make.py.
 _REWARD: dict[str, Any] = {"data_steps": 0, "tokens": "bundle", "discount": 0.99}
-RECIPES["Pendulum"] = Recipe(stride=4, horizon=8, steps=4_000, dt_s=0.05, planner={"samples": 1}, **_REWARD)
-RECIPES["CartPole"] = Recipe(stride=4, horizon=8, steps=3_000, dt_s=0.02, planner={"samples": 1}, **_REWARD)
-RECIPES["HalfCheetah"] = Recipe(
-    stride=4, horizon=8, steps=6_000, dt_s=0.05, planner={"samples": 1, "steps": 3, "slope": 0.0},
-    policy={"replan_every": 2}, **_REWARD,
-)  # fmt: skip
+_CLOSED: dict[str, Any] = {"planner": {"samples": 1, "steps": 3, "slope": 0.0}, "policy": {"replan_every": 1}}
+RECIPES["Pendulum"] = Recipe(stride=4, horizon=8, steps=4_000, dt_s=0.05, **_CLOSED, **_REWARD)
+RECIPES["CartPole"] = Recipe(stride=4, horizon=8, steps=3_000, dt_s=0.02, **_CLOSED, **_REWARD)
+RECIPES["HalfCheetah"] = Recipe(stride=4, horizon=8, steps=6_000, dt_s=0.05, **_CLOSED, **_REWARD)
 
 # OGBench's pointmaze: cells of 4 units, success within 1.0, and a world without surprises, so that plans last.
 _POINTMAZE: dict[str, Any] = {

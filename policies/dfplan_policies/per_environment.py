@@ -85,7 +85,7 @@ class PerEnvironmentPolicy(ABC, Generic[M]):
             action, memory = self.act(memory, measured[i], None if goals is None else goals[i])
             actions.append(np.asarray(action, dtype=np.float32))
             memories.append(memory)
-        out = np.stack(actions)
+        out = np.array(actions)
         if self.spaces is not None:
             out = self.spaces.action.decode(out)
         return (out if batched else out[0]), PolicyState(state.episodes, tuple(memories))
@@ -94,7 +94,7 @@ class PerEnvironmentPolicy(ABC, Generic[M]):
         """Clip columns of actions (..., A) to what the environment takes."""
         if self.spaces is not None:
             return self.spaces.action.limit(action)
-        clipped: FloatArray = np.clip(action, -1.0, 1.0)
+        clipped: FloatArray = np.minimum(np.maximum(action, -1.0), 1.0)  # cheaper than np.clip on so few numbers
         return clipped
 
     def _columns(self, observation: Observation) -> tuple[Observation, bool | None]:

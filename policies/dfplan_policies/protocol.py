@@ -100,4 +100,4 @@ def _goal_rows(goal: FloatArray | None, rows: int) -> FloatArray | None:
     goal = np.atleast_2d(np.array(goal, dtype=np.float64))
     if goal.ndim != 2 or len(goal) not in (1, rows):
         raise ValueError(f"goal must have shape (G,) or ({rows}, G), got {goal.shape}; pass one goal per environment")
-    return np.broadcast_to(goal, (rows, goal.shape[1]))
+    return goal if len(goal) == rows else np.broadcast_to(goal, (rows, goal.shape[1]))
