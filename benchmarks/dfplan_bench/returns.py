@@ -72,7 +72,7 @@ class Row:
 TASKS = {
     "pendulum": Task("Pendulum-v1", "pendulum"),
     "halfcheetah": Task("HalfCheetah-v5", "halfcheetah", samples=4, rows=("wanted",)),
-    "cartpole": Task("CartPole-v1", "cartpole"),
+    "cartpole": Task("CartPole-v1", "cartpole", rows=("plain", "wanted")),
 }
 ROWS = {
     "plain": Row("plans, nothing asked for", {"target_return": "none"}, many=False),
