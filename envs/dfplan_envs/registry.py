@@ -92,7 +92,7 @@ def _entries() -> Iterator[EnvInfo]:
         ("arm-pick-place", "pick_place:PickPlaceEnv", "Panda: put a cube on a place"),
     ):
         text, steps = f"{text} (extra: bullet)", ARM_STEPS[task]
-        yield EnvInfo(f"{task}-v0", text, steps, {}, f"{ARM}.{where}", 0.1, scores=(0.0, 1.0))
+        yield EnvInfo(f"{task}-v0", text, steps, {}, f"{ARM}.{where}", 0.1)
 
 
 ENVS: dict[str, EnvInfo] = {info.id: info for info in _entries()}

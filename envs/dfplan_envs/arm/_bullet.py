@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, final
@@ -178,7 +178,7 @@ def ellipsoid(radii_m: Sequence[float], rings: int = 12, around: int = 18) -> tu
 
 
 @contextlib.contextmanager
-def _scratch() -> Any:
+def _scratch() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="dfplan-arm-") as folder:
         yield Path(folder) / "world.bullet"
 

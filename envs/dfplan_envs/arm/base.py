@@ -155,7 +155,7 @@ class ArmEnv(gymnasium.Env[Any, NDArray[np.float32]], gymnasium.utils.RecordCons
                 raise unknown("option of reset", name, self.reset_options)
         self._check_limit()
         start, timing, looks, weights = (np.random.default_rng(s) for s in self.np_random.integers(2**62, size=4))
-        chosen, world = self.options, self.world
+        chosen = self.options
         self._forget()
         self._live = {
             "step": 0, "pushes": 0, "open_until": -1, "disturbed": False, "push_rng": timing.bit_generator.state,
@@ -210,7 +210,9 @@ class ArmEnv(gymnasium.Env[Any, NDArray[np.float32]], gymnasium.utils.RecordCons
         """Return everything that what follows depends on; continuing from it is equal bit for bit."""
         live, panda = self._need_live("save_state"), self.panda
         arm = (panda.joint_target.copy(), panda.tool_target.copy(), panda.width_target)
-        return ArmState(self.world.save(), arm, copy.deepcopy(live), copy.deepcopy(self.np_random.bit_generator.state))
+        return ArmState(
+            self.world.save(), arm, copy.deepcopy(live), copy.deepcopy(dict(self.np_random.bit_generator.state))
+        )
 
     def restore_state(self, state: ArmState) -> None:
         """Go back to a state that `save_state` of an environment with the same options returned."""
@@ -240,7 +242,7 @@ class ArmEnv(gymnasium.Env[Any, NDArray[np.float32]], gymnasium.utils.RecordCons
             return state
         picture = spaces.Box(0, 255, (size, size, 3), dtype=np.uint8)
         proprio = spaces.Box(low[:PROPRIO], high[:PROPRIO], dtype=np.float32)
-        parts = {"scene": picture, "hand": picture, "proprio": proprio}
+        parts: dict[str, spaces.Space[Any]] = {"scene": picture, "hand": picture, "proprio": proprio}
         return spaces.Dict(parts | ({"state": state} if self.options.obs == "both" else {}))
 
     def _observe(self) -> Any:
@@ -315,13 +317,14 @@ class ArmEnv(gymnasium.Env[Any, NDArray[np.float32]], gymnasium.utils.RecordCons
             return
         rng = np.random.default_rng(0)
         rng.bit_generator.state = live["push_rng"]
-        chosen, (vx, vy) = self.movables[int(rng.integers(len(self.movables)))], disturb.draw_push(rng)
+        chosen = self.movables[int(rng.integers(len(self.movables)))]
+        held = [body for body in self.movables if self.panda.held(body.id)]
+        if held:
+            live["open_until"] = live["step"] + round(KNOCK_S * self.options.control_hz)
+            chosen = held[0]
+        vx, vy = disturb.draw_push(rng, bool(held))
         live["push_rng"] = rng.bit_generator.state
         live["pushes"] += 1
-        for body in self.movables:
-            if self.panda.held(body.id):
-                live["open_until"] = live["step"] + round(KNOCK_S * self.options.control_hz)
-                chosen = body
         self.world.set_velocity(chosen.id, (vx, vy, 0.0))
 
     def _apply_live(self) -> None:
@@ -350,7 +353,8 @@ class ArmEnv(gymnasium.Env[Any, NDArray[np.float32]], gymnasium.utils.RecordCons
     def _draw_looks(self, rng: np.random.Generator) -> list[tuple[tuple[float, ...], Colour]]:
         looks = []
         for _ in range(self.options.distractors):
-            place = (rng.uniform(0.3, 0.75), rng.uniform(-0.4, 0.4), 0.025)
+            behind, x = rng.random() < 0.4, rng.random()  # beside the plates
+            place = (0.28 + 0.1 * x if behind else 0.62 + 0.15 * x, rng.uniform(-0.4, 0.4), 0.025)
             red, green, blue = rng.uniform(0.05, 0.95, 3).tolist()
             looks.append((tuple(map(float, place)), (red, green, blue)))
         return looks

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from dfplan_envs.arm._bullet import World
 from dfplan_envs.arm.panda import Panda
 
-SCENE_EYE, SCENE_TARGET, SCENE_FOV = (1.12, 0.0, 0.62), (0.46, 0.0, 0.06), 48.0
+SCENE_EYE, SCENE_TARGET, SCENE_FOV = (1.12, 0.0, 0.62), (0.47, 0.0, 0.07), 42.0
 HAND_AHEAD_M, HAND_BACK_M, HAND_FOV = 0.09, 0.02, 75.0
 
 

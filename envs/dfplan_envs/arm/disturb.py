@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 BLOCK_S = 5.0
 DARK_STEPS = 3000  # drawn ahead; then they repeat
 PUSH_FROM_S, PUSH_UNTIL_S = 1.5, 11.0
-PUSH_SPEED = (0.25, 0.5)  # m/s
+PUSH_SPEED, KNOCK_SPEED = (0.4, 0.8), (0.25, 0.5)  # m/s
 
 
 def draw_dark(share: float, steps: int, control_hz: int, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -40,7 +40,8 @@ def draw_push_steps(pushes: int, control_hz: int, rng: np.random.Generator) -> t
     return tuple(sorted(int(time * control_hz) for time in times))
 
 
-def draw_push(rng: np.random.Generator) -> tuple[float, float]:
-    """Draw a push: a velocity (vx, vy) in m/s, its direction uniform."""
-    speed, angle = rng.uniform(*PUSH_SPEED), rng.uniform(-np.pi, np.pi)
+def draw_push(rng: np.random.Generator, knocked: bool) -> tuple[float, float]:
+    """Draw a push, or a knock out of the gripper: a velocity (vx, vy) in m/s, its direction uniform."""
+    low, high = KNOCK_SPEED if knocked else PUSH_SPEED
+    speed, angle = low + (high - low) * rng.random(), rng.uniform(-np.pi, np.pi)
     return float(speed * np.cos(angle)), float(speed * np.sin(angle))

@@ -54,15 +54,15 @@ class ArmOptions:
             ValueError: an unknown choice or a number out of its range.
         """
         cameras = [name for name in self.occlude_cameras if name not in CAMERAS] or [self.occlude_cameras[0]]
-        for kind, value, choices in (
+        for kind, choice, choices in (
             ("obs", self.obs, OBSERVATIONS),
             ("action", self.action, ACTIONS),
             ("control_hz", self.control_hz, RATES_HZ),
             ("image_size", self.image_size, IMAGE_SIZES),
             ("camera", cameras[0], CAMERAS),
         ):
-            if value not in choices:
-                raise unknown(kind, value, map(str, choices))
+            if choice not in choices:
+                raise unknown(kind, choice, map(str, choices))
         for name, value, low, high in (
             ("max_steps", 1 if self.max_steps is None else self.max_steps, 1, 100_000),
             ("distractors", self.distractors, 0, 8),

@@ -73,7 +73,8 @@ class Panda:
             currentPositions=[*self.joint_target.tolist(), OPEN_M / 2, OPEN_M / 2],
             maxNumIterations=iterations, residualThreshold=1e-5,
         )  # fmt: skip
-        return np.clip(np.array(found[:7]), JOINT_LOW, JOINT_HIGH)
+        joints: Floats = np.clip(np.array(found[:7]), JOINT_LOW, JOINT_HIGH)
+        return joints
 
     def held(self, body: int) -> bool:
         """Say whether both fingers touch a body."""
