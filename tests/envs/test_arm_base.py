@@ -1,4 +1,4 @@
-"""The arm's base: limits, rates, disturbances, cameras, states that are saved; on the fruit swap and the small tasks."""
+"""The arm's base: limits, rates, disturbances, cameras, saved states; on all three tasks."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ pytest.importorskip("pybullet", reason="needs pybullet")
 from dfplan_envs.arm import _bullet
 from dfplan_envs.arm.actions import WORKSPACE_HIGH, WORKSPACE_LOW
 from dfplan_envs.arm.expert import field
+from dfplan_envs.arm.fruit_swap import FruitSwapEnv
 from dfplan_envs.arm.panda import HOME, JOINT_HIGH, JOINT_LOW, forward
 
 IDS = ("fruit-swap-v0", "arm-reach-v0", "arm-pick-place-v0")
@@ -87,8 +88,8 @@ def test_a_wrong_action_is_refused(env: Any, action: Any) -> None:
         env.step(action)
 
 
-def test_the_tool_goes_where_it_is_sent_and_an_obstacle_does_not_wind_it_up(env: Any) -> None:
-    """Catches a solver's point that is off the tool, a hand that tilts, and a target that runs through a fruit."""
+def test_the_tool_goes_where_it_is_sent_and_never_runs_far_ahead(env: Any) -> None:
+    """Catches a solver's point that is off the tool, a hand that tilts, and a target that winds up."""
     env.reset(seed=0, options={"slots": (0, 2)})
     before, _ = env.panda.tool()
     for _ in range(5):
@@ -96,11 +97,10 @@ def test_the_tool_goes_where_it_is_sent_and_an_obstacle_does_not_wind_it_up(env:
     after, turn = env.panda.tool()
     np.testing.assert_allclose(after - before, [0.1, 0.05, -0.1], atol=0.004)
     assert turn[2, 2] < -0.999
-    apple = env.world.pose(env.movables[0].id)[0]
-    env.panda.put([apple[0], apple[1], 0.12])
-    for _ in range(8):  # closed fingers press on the fruit
-        info = env.step([0, 0, -1, -1])[4]
-    assert np.linalg.norm(env.panda.tool_target - env.panda.tool()[0]) < 0.11 and info["blocked"]
+    env.panda.tool_target = after + np.array([0.0, 0.2, 0.0])  # as if something had held the arm back
+    info = env.step([0, 0, 0, 1])[4]
+    assert info["blocked"] and env.panda.tool()[0][1] - after[1] == pytest.approx(0.06, abs=0.01)
+    assert not env.step([0, 0, 0, 1])[4]["blocked"]
 
 
 def test_the_chain_is_the_simulators() -> None:
@@ -184,7 +184,7 @@ def test_pictures_show_the_fruits_and_the_hand_camera_moves_with_the_hand() -> N
     assert np.argwhere(red)[:, 1].mean() < 20 < 44 < np.argwhere(orange)[:, 1].mean()  # slot 0 is on the left
     for _ in range(5):
         after = env.step([0, 1, 0, 1])[0]
-    assert (after["hand"] != seen["hand"]).mean() > 0.2
+    assert np.abs(after["hand"].astype(int) - seen["hand"]).mean() > 10
     assert set(seen) == {"scene", "hand", "proprio"}
     env.close()
 
@@ -338,7 +338,7 @@ def test_wrong_options_are_refused_by_name() -> None:
         with pytest.raises(ValueError, match=text):
             made(**options)
     with pytest.raises(ValueError, match="unknown render_mode"):
-        made(render_mode="human")
+        FruitSwapEnv(render_mode="human")
 
 
 def test_limits_of_an_episode(env: Any) -> None:
@@ -353,7 +353,7 @@ def test_limits_of_an_episode(env: Any) -> None:
     with pytest.raises(ValueError, match="max_episode_steps=400"):
         long.reset(seed=0)
     long.close()
-    with pytest.raises(ValueError, match="unknown option of reset 'slot'. Did you mean 'slots'"):
+    with pytest.raises(ValueError, match=r"unknown option of reset 'slot'\. Did you mean 'slots'"):
         env.reset(options={"slot": (0, 1)})
     env.reset(seed=0)
     assert env.render().shape == (48, 48, 3)

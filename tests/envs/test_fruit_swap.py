@@ -142,7 +142,7 @@ def test_the_same_seed_gives_the_same_demonstration_and_seeds_both_orders(env: A
     np.testing.assert_array_equal(*runs)
     firsts = [SwapExpert(seed).first for seed in range(100)]
     assert 35 <= sum(firsts) <= 65
-    with pytest.raises(ValueError, match="unknown order 'aple'. Did you mean 'apple'"):
+    with pytest.raises(ValueError, match=r"unknown order 'aple'\. Did you mean 'apple'"):
         SwapExpert(0, order="aple")
     with pytest.raises(ValueError, match="noise must be at least 0"):
         SwapExpert(0, noise=-1.0)

@@ -300,7 +300,9 @@ class ArmEnv(gymnasium.Env[Any, NDArray[np.float32]], gymnasium.utils.RecordCons
         self.world.call("performCollisionDetection")
 
     def _check_limit(self) -> None:
-        limit, asked = self.spec.max_episode_steps if self.spec else None, self.options.max_steps
+        asked = self.options.max_steps
+        known = gymnasium.registry.get(self.spec.id) if self.spec else None
+        limit = known.max_episode_steps if known else None
         if asked is not None and limit is not None and asked > limit:
             raise ValueError(
                 f"max_steps must be at most the id's limit {limit}, got {asked}; for longer episodes leave it out and "
