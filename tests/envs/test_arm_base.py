@@ -163,6 +163,7 @@ def test_dark_cameras_and_hidden_poses() -> None:
         assert np.isfinite(observation["state"]).all()
         dark.append(info["occluded"])
     assert True in dark and False in dark
+    assert dark == env._live["dark"][1:31].tolist()
     env.close()
     env = made(occlude=0.5, occlude_state=True)
     env.reset(seed=0)
@@ -196,6 +197,7 @@ def test_what_disturbs_does_not_change_the_start_and_distractors_nothing_at_all(
     plain.close()
     loud = made(distractors=3)
     np.testing.assert_array_equal(play(loud, 3), wanted)
+    assert [loud.world.call("getCollisionShapeData", body, -1) for body in loud._distractors] == [()] * 3
     loud.close()
     other = made(push=2, occlude=0.3, randomize=0.5)
     np.testing.assert_allclose(other.reset(seed=3)[0], start, atol=2e-3)

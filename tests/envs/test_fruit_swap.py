@@ -13,6 +13,7 @@ import dfplan_envs  # noqa: F401
 
 pytest.importorskip("pybullet", reason="needs pybullet")
 
+from dfplan_envs.arm.base import canonical
 from dfplan_envs.arm.expert import Move, SwapExpert, next_move
 from dfplan_envs.arm.fruit_swap import REST_Z, STATE_COLUMNS, SwapView
 from dfplan_envs.arm.swap_rules import SLOT_XY
@@ -55,6 +56,7 @@ def test_the_columns_say_what_they_hold(env: Any) -> None:
     env.world.put(env.movables[0].id, apple[0], (0.0, 0.0, -0.8, -0.6))
     quaternion = env.observe()[STATE_COLUMNS["apple_quat"]]
     np.testing.assert_allclose(quaternion, [0, 0, 0.8, 0.6], atol=1e-6)
+    np.testing.assert_array_equal(canonical(np.array([0, 0, -0.8, 0.6])), [0, 0, 0.8, -0.6])
     assert state.shape == (31,) and max(part.stop for part in STATE_COLUMNS.values()) == 31
 
 
