@@ -392,4 +392,9 @@ def test_reach_and_pick_place_can_be_done() -> None:
         if over:
             break
     assert over and reward == 1.0 and info["success"] and not info["lost"]
+    _, info = env.reset(seed=1)
+    env.world.put(env.movables[0].id, info["goal"])
+    env.panda.put(info["goal"])
+    outcomes = [env.step([0, 0, 0, -1]) for _ in range(5)]  # in place and at rest, but in the hand
+    assert env.panda.held(env.movables[0].id) and not any(over for _, _, over, _, _ in outcomes[1:])
     env.close()
