@@ -1,6 +1,7 @@
 """Measure the environment's bare steps per second on one core, and the data generator's.
 
     python benchmarks/env_speed.py --json benchmarks/results/env-speed.json
+    python benchmarks/env_speed.py --env fruit-swap --steps 1000 --json benchmarks/results/env-speed-arm.json
 
 Run it on an idle machine: the best of several rounds is reported, and the load beside it.
 """
@@ -35,7 +36,9 @@ def best_rate(run: Any, steps: int, rounds: int) -> float:
 def step_rate(env: gymnasium.Env[Any, Any], steps: int, rounds: int) -> float:
     """Time `step` with random actions, each held for ten steps, so that walls are met."""
     env.reset(seed=0)
-    actions = list(np.random.default_rng(0).uniform(-1, 1, size=(steps // 10, 2)).astype(np.float32).repeat(10, axis=0))
+    width = env.action_space.shape[0] if env.action_space.shape else 1
+    drawn = np.random.default_rng(0).uniform(-1, 1, size=(steps // 10, width))
+    actions = list(drawn.astype(np.float32).repeat(10, axis=0))
 
     def run() -> None:
         for action in actions:
@@ -60,14 +63,18 @@ def measure(env_id: str, steps: int, rounds: int) -> dict[str, Any]:
     """Measure one environment."""
     full = dfplan_envs.resolve(env_id)
     env = gymnasium.make(full)
-    maze = env.get_wrapper_attr("maze")
-    return {
+    found: dict[str, Any] = {
         "env": full,
         "bare_steps_per_second": round(step_rate(env.unwrapped, steps, rounds)),
         "wrapped_steps_per_second": round(step_rate(env, steps, rounds)),
         "resets_per_second": round(reset_rate(env.unwrapped, steps // 10, rounds)),
-        "generated_steps_per_second": round(best_rate(lambda: generate_tour(maze, steps, 0, True), steps, rounds)),
     }
+    if env.has_wrapper_attr("maze"):
+        maze = env.get_wrapper_attr("maze")
+        made = best_rate(lambda: generate_tour(maze, steps, 0, True), steps, rounds)
+        return {**found, "generated_steps_per_second": round(made)}
+    dt_s = next(info.dt_s for info in dfplan_envs.list_envs() if info.id == full)
+    return {**found, "times_real_time": round(found["bare_steps_per_second"] * dt_s, 1)}
 
 
 def main() -> None:

@@ -19,6 +19,8 @@ ENTRY_POINT = "dfplan_envs.maze2d.env:Maze2dEnv"
 POINTMAZE = "dfplan_envs.ogbench.env:PointMazeEnv"
 POINTMAZE_STEPS = 1000
 ROBOTICS = "dfplan_envs.maze2d.robotics:RoboticsPointMaze"
+ARM = "dfplan_envs.arm"
+ARM_STEPS = {"fruit-swap": 300, "arm-reach": 100, "arm-pick-place": 150}
 CUSTOM_LIMIT = 800  # steps of an episode in mazes that D4RL does not have
 
 # Steps of an episode by layout, in D4RL's newest version of each.
@@ -84,6 +86,13 @@ def _entries() -> Iterator[EnvInfo]:
     for size in ("medium", "large", "giant"):
         text = f"OGBench pointmaze {size}: 5 tasks, success within 1.0 of the goal (extra: ogbench)"
         yield EnvInfo(f"ogbench-pointmaze-{size}-v0", text, POINTMAZE_STEPS, {"size": size}, POINTMAZE, 0.1)
+    for task, where, text in (
+        ("fruit-swap", "fruit_swap:FruitSwapEnv", "Panda: swap an apple and an orange between three slots"),
+        ("arm-reach", "reach:ReachEnv", "Panda: bring the tool to a place"),
+        ("arm-pick-place", "pick_place:PickPlaceEnv", "Panda: put a cube on a place"),
+    ):
+        text, steps = f"{text} (extra: bullet)", ARM_STEPS[task]
+        yield EnvInfo(f"{task}-v0", text, steps, {}, f"{ARM}.{where}", 0.1)
 
 
 ENVS: dict[str, EnvInfo] = {info.id: info for info in _entries()}

@@ -31,6 +31,8 @@ def test_every_environment_that_ships_passes(info: EnvInfo) -> None:
     """Catches an id that is added and not checked, as `dfplan eval` makes it, and vectors that give other starts."""
     if info.id.startswith("ogbench"):
         pytest.importorskip("ogbench", reason="needs ogbench")
+    if info.id.startswith(("arm-", "fruit-")):
+        pytest.importorskip("pybullet", reason="needs pybullet")
     own = {"maze": ["#####", "#OOG#", "#####"]} if info.id == "maze2d-v1" else {}
 
     def make() -> gymnasium.Env[Any, Any]:
@@ -46,6 +48,9 @@ def test_every_environment_that_ships_passes(info: EnvInfo) -> None:
     seen, _ = vector.reset(seed=3)
     for row in range(2):
         single, _ = make().reset(seed=3 + row)
+        if not isinstance(single, dict):
+            np.testing.assert_array_equal(seen[row], single)
+            continue
         for key, value in single.items():
             np.testing.assert_array_equal(seen[key][row], value)
     vector.close()

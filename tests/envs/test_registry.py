@@ -39,9 +39,11 @@ def test_exactly_these_ids_exist() -> None:
     """Catches an id that is missing from the registry, from Gymnasium, or from the score table."""
     pointmaze = {f"ogbench-pointmaze-{size}-v0" for size in ("medium", "large", "giant")}
     robotics = {f"robotics-pointmaze-{maze}-v3" for maze in ("umaze", "medium", "large")}
-    wanted = {*SCORES, *MULTI, "maze2d-v1", *pointmaze, *robotics}
+    arm = {"fruit-swap-v0", "arm-reach-v0", "arm-pick-place-v0"}
+    wanted = {*SCORES, *MULTI, "maze2d-v1", *pointmaze, *robotics, *arm}
     assert {info.id for info in dfplan_envs.list_envs()} == wanted
-    assert {env_id for env_id in gymnasium.registry if env_id.startswith(("maze2d", "ogbench-", "robotics-"))} == wanted
+    ours = ("maze2d", "ogbench-", "robotics-", "fruit-", "arm-")
+    assert {env_id for env_id in gymnasium.registry if env_id.startswith(ours)} == wanted
     for info in dfplan_envs.list_envs():
         assert info.reference_scores == {**SCORES, **MULTI}.get(info.id)
         assert gymnasium.spec(info.id).max_episode_steps == info.max_episode_steps
