@@ -149,7 +149,8 @@ def test_stats_are_numpys(arm: Trajectories, tmp_path: Path) -> None:
 
 def test_image_quantiles_are_those_of_the_pixels() -> None:
     """Catches an off-by-one level: the quantile is the lowest level that reaches the share."""
-    frames = np.random.default_rng(0).integers(0, 200, (5, 6, 7, 3), dtype=np.uint8)
+    levels = np.random.default_rng(0).permuted(np.tile(np.arange(200, dtype=np.uint8), (3, 1)), axis=1)
+    frames = levels.T.reshape(5, 8, 5, 3)  # every level once, so that shares are met exactly
     found = image_stats(image_counts(frames), 5)
     for key, share in (("q01", 0.01), ("q50", 0.5), ("q99", 0.99)):
         wanted = np.quantile(frames.reshape(-1, 3), share, axis=0, method="inverted_cdf") / 255

@@ -55,7 +55,13 @@ def test_lossless_images_are_exact_and_small(datasets: Path) -> None:
 
 def test_columns_are_the_same_compressed(episodes: Episodes, datasets: Path) -> None:
     """Catches a copy that loses attributes, by which Minari knows an episode's number and length."""
-    compress_hdf5(save_minari(episodes, "arm/columns-v0") / "data" / "main_data.hdf5")
+    path = save_minari(episodes, "arm/columns-v0") / "data" / "main_data.hdf5"
+    with h5py.File(path) as file:
+        before = {name: dict(file[name].attrs) for name in file}
+    compress_hdf5(path)
+    with h5py.File(path) as file:
+        assert {name: dict(file[name].attrs) for name in file} == before
+    assert before["episode_2"] == {"id": 2, "total_steps": 5}
     assert load_minari("arm/columns-v0").digest() == episodes.digest()
     minari.load_dataset("arm/columns-v0").storage.update_episode_metadata([{"note": n} for n in range(3)])
     assert [m["note"] for m in minari.load_dataset("arm/columns-v0").storage.get_episode_metadata(range(3))] == [

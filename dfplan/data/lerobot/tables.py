@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ class TableWriter:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self._writer = path, None
+        self.path, self._writer = path, cast(Any, None)
 
     def add(self, columns: Mapping[str, Array]) -> None:
         """Append rows: columns (N,), or (N, D) with D > 1, which become lists of fixed length."""
