@@ -1,4 +1,4 @@
-"""`dfplan data`: make, collect, import, fetch, mix, filter, list and show data. Heavy imports are inside."""
+"""`dfplan data`: make, collect, import, fetch, mix, filter, export, list and show data. Heavy imports are inside."""
 
 from __future__ import annotations
 
@@ -29,13 +29,15 @@ from dfplan.cli.data_common import (
     stops_cleanly,
     write_outputs,
 )
+from dfplan.cli.data_export import export_command
 from dfplan.cli.data_mix import filter_command, mix_command
 
-app = typer.Typer(no_args_is_help=True, help="Make, collect, import, fetch, mix, filter, list and show data.")
+app = typer.Typer(no_args_is_help=True, help="Make, collect, import, fetch, mix, filter, export, list and show data.")
 
 app.command("collect")(collect_command)
 app.command("mix")(mix_command)
 app.command("filter")(filter_command)
+app.command("export")(export_command)
 
 TEXT_CELLS, PICTURE_CELLS = 2.0, 10.0
 
@@ -219,7 +221,9 @@ def list_data(as_json: JsonFlag = False) -> None:
 
 @app.command()
 def show(
-    source: Annotated[str, typer.Argument(help="A Minari id, or a .npz or .hdf5 file.", metavar="ID|FILE")],
+    source: Annotated[
+        str, typer.Argument(help="A Minari id, a .npz or .hdf5 file, or a LeRobot folder.", metavar="ID|FILE|FOLDER")
+    ],
     plot: Annotated[Path | None, typer.Option(help="Draw coverage into this picture.", metavar="FILE.png")] = None,
     cells: Annotated[
         float | None,

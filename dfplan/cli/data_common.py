@@ -76,12 +76,13 @@ class Advance:
 
 
 @contextmanager
-def progress_bar(label: str, total: int | None, unit: str = "steps") -> Iterator[Advance]:
-    """Show a bar with rate and remaining time on standard error; yield what advances it."""
+def progress_bar(label: str, total: int | None, unit: str = "steps", after_s: float = 0.0) -> Iterator[Advance]:
+    """Show a bar with rate and remaining time on standard error, after so many seconds; yield what advances it."""
     from tqdm import tqdm
 
     pause_s = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants fewer lines
-    with tqdm(total=total, desc=label, unit=unit, unit_scale=True, file=sys.stderr, mininterval=pause_s) as bar:
+    shown = {"file": sys.stderr, "mininterval": pause_s, "delay": after_s}
+    with tqdm(total=total, desc=label, unit=unit, unit_scale=True, **shown) as bar:
         yield Advance(bar, pause_s)
 
 

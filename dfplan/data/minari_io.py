@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict
 
 from dfplan.data.episodes import Episodes
 from dfplan.data.trajectories import Trajectories, join
@@ -23,6 +23,7 @@ from dfplan.errors import missing_extra, unknown_name
 
 ID_RULE = re.compile(r"(?:[-_A-Za-z0-9]{2,}/)*[-_A-Za-z0-9]+-v\d+")
 STALE_SECONDS = 3600.0
+IMAGES = ("jpeg", "lossless")
 COLUMNS_KEY = "dfplan_columns"  # in a dataset's metadata: it was written from columns, not in an environment's spaces
 
 
@@ -82,6 +83,7 @@ def save_minari(
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
     root: Path | None = None,
+    images: str = "lossless",
 ) -> Path:
     """Write episodes as a Minari dataset (HDF5), so that readers see all of it or, before the end, the older one.
 
@@ -97,6 +99,8 @@ def save_minari(
         overwrite: replace a dataset of that id.
         progress: called with the number of steps written since its last call.
         root: folder of datasets; None is Minari's own. To read from another, set MINARI_DATASETS_PATH to it.
+        images: how uint8 images are stored: "lossless" (exact; the file is compressed by HDF5's own gzip) or "jpeg",
+            Minari's own way for images of at least 32 x 32 pixels: smaller, but not exact, small ones least of all.
 
     Returns:
         The dataset's folder.
@@ -110,7 +114,10 @@ def save_minari(
 
     root = (root or datasets_root()).absolute()  # Minari loses its way from a relative one
     target = check_new(dataset_id, overwrite, root)
+    if images not in IMAGES:
+        raise unknown_name("way to store images", images, IMAGES)
     spaces = _spaces(episodes)
+    lossless = images == "lossless" and _holds_images(spaces[0])
     about = (episodes.meta if isinstance(episodes, Episodes) else {}) if meta is None else dict(meta)
     with staged_folder(target, root) as folder:
         (folder / "data").mkdir()
@@ -120,6 +127,7 @@ def save_minari(
             action_space=spaces[1],
             env_spec=env_spec,
             data_format="hdf5",
+            **({"jpeg_encoding": False} if lossless else {}),
         )
         described = {"dataset_id": dataset_id, "minari_version": minari.__version__, "dfplan": about}
         described[COLUMNS_KEY] = isinstance(episodes, Episodes)
@@ -127,8 +135,25 @@ def save_minari(
             described["eval_env_spec"] = env_spec.to_json()
         storage.update_metadata(described | dict(metadata or {}))
         storage.update_episodes(_buffers(episodes, progress))
+        if lossless:
+            _compress(storage, folder / "data")
     register_namespaces(dataset_id, root)
     return target
+
+
+def _holds_images(space: Any) -> bool:
+    if isinstance(space, Dict):
+        return any(_holds_images(part) for part in space.spaces.values())
+    return isinstance(space, Box) and space.dtype == np.uint8 and len(space.shape) > 1
+
+
+def _compress(storage: Any, folder: Path) -> None:
+    """Compress what Minari has written; it reads compressed files as any other, but has no option to write them."""
+    from dfplan.data.repack import compress_hdf5
+
+    for path in folder.glob("*.hdf5"):
+        compress_hdf5(path)
+    storage.update_metadata({"dataset_size": storage.get_size()})
 
 
 def copy_minari(
@@ -242,6 +267,34 @@ def list_minari() -> dict[str, dict[str, Any]]:
     return found
 
 
+def open_minari(dataset_id: str) -> Any:
+    """Open a local Minari dataset; episodes are read when they are asked for.
+
+    Raises:
+        FileNotFoundError: when it is not on this machine.
+        ValueError: for a malformed id, or a broken dataset.
+        ImportError: without the extra `minari`.
+    """
+    check_dataset_id(dataset_id)
+    minari = require_minari()
+    if not (datasets_root() / dataset_id / "data").is_dir():
+        hint = (
+            unknown_name("dataset", dataset_id, list_minari()) if list_minari() else f"no dataset in {datasets_root()}"
+        )
+        raise FileNotFoundError(f"{hint}; make one with `dfplan data make`, or `dfplan data fetch {dataset_id}`")
+    with damage_named(dataset_id):
+        return minari.load_dataset(dataset_id)
+
+
+@contextlib.contextmanager
+def damage_named(dataset_id: str) -> Iterator[None]:
+    """Turn what a damaged dataset raises while it is read into one error that names it."""
+    try:
+        yield
+    except (OSError, KeyError) as error:
+        raise ValueError(f"the dataset {dataset_id} is damaged ({error}); make or fetch it again") from error
+
+
 def load_minari(dataset_id: str) -> Episodes:
     """Read a local Minari dataset as float columns: Box, Discrete and goal Dict observations, Box and Discrete actions.
 
@@ -253,22 +306,13 @@ def load_minari(dataset_id: str) -> Episodes:
         ValueError: for a malformed id, a broken dataset, or spaces that are not served.
         ImportError: without the extra `minari`.
     """
-    check_dataset_id(dataset_id)
-    minari = require_minari()
-    if not (datasets_root() / dataset_id / "data").is_dir():
-        hint = (
-            unknown_name("dataset", dataset_id, list_minari()) if list_minari() else f"no dataset in {datasets_root()}"
-        )
-        raise FileNotFoundError(f"{hint}; make one with `dfplan data make`, or `dfplan data fetch {dataset_id}`")
-    try:
-        dataset = minari.load_dataset(dataset_id)
+    dataset = open_minari(dataset_id)
+    with damage_named(dataset_id):
         parts = [
             (episode.observations, episode.actions, episode.rewards, bool(np.any(episode.terminations[-1:])))
             for episode in dataset.iterate_episodes()
         ]
         metadata = dataset.storage.metadata
-    except (OSError, KeyError) as error:
-        raise ValueError(f"the dataset {dataset_id} is damaged ({error}); make or fetch it again") from error
     if not parts:
         raise ValueError(f"the dataset {dataset_id} must hold at least one episode, got none")
     return _as_episodes(parts, dataset, metadata, _meta(dataset_id, metadata, dataset.env_spec))
