@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("imageio_ffmpeg")
+ffmpeg = pytest.importorskip("imageio_ffmpeg")
 
 from PIL import Image
 
@@ -27,14 +27,15 @@ def film(n: int = 12, size: int = 32) -> Any:
 
 
 def test_an_mp4_has_the_frames_that_were_written(tmp_path: Path) -> None:
-    # Catches: a size rounded to blocks of 16, frames dropped or doubled by a rate, channels in another order, a
-    # first frame that is swallowed by the check.
+    # Catches: a size rounded to blocks of 16, frames dropped or doubled by a rate, a rate that is ignored, channels
+    # in another order, a first frame that is swallowed by the check.
     frames = film()
     path = write_video(tmp_path / "a.mp4", frames, fps=7.5)
     back = read_video(path)
     assert back.shape == frames.shape and back.dtype == np.uint8
     assert (psnr(frames, back) > 28).all()
     assert (psnr(frames[1:], back[:-1]) < 28).all()
+    assert ffmpeg.count_frames_and_secs(path) == (12, pytest.approx(12 / 7.5, abs=0.01))
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
 
@@ -43,7 +44,7 @@ def test_frames_may_come_one_by_one_and_the_file_is_always_the_same(tmp_path: Pa
     a, b = tmp_path / "a.mp4", tmp_path / "b.mp4"
     write_video(a, film(), crf=30)
     write_video(b, iter(film()), crf=30)
-    assert a.read_bytes() == b.read_bytes()
+    assert a.read_bytes() == b.read_bytes() and b" threads=1 " in a.read_bytes()
     assert write_video(tmp_path / "c.mp4", film(), crf=2).stat().st_size > a.stat().st_size
 
 
@@ -70,6 +71,7 @@ def test_a_long_title_widens_its_panel_and_sizes_are_even() -> None:
     title = "imagined from the first frame alone"
     wide = beside({title: video})
     assert wide.shape[2] > 150 and wide.shape[1] % 2 == 0 and wide.shape[2] % 2 == 0
+    assert beside({"": video}).shape == (3, 48, 32, 3)
     assert any(np.array_equal(wide[:, 16:47, x : x + 31], video) for x in range(wide.shape[2] - 31))
 
 
