@@ -74,22 +74,22 @@ class Encoder(nn.Module):
     def __init__(self, size: int, width: int, keypoints: int, features: int, cameras: int) -> None:
         super().__init__()
         self.keypoints, inner = keypoints, 2 * width
-        self.half = nn.Conv2d(6, width, 5, 2, 2)
-        self.quarter = nn.Conv2d(width, inner, 3, 2, 1)
+        self.to_half = nn.Conv2d(6, width, 5, 2, 2)
+        self.to_quarter = nn.Conv2d(width, inner, 3, 2, 1)
         self.context = nn.Conv2d(inner, inner, 3, 1, 1)
         self.maps = nn.Conv2d(inner, 4 * keypoints, 1)
-        self.eighth = nn.Conv2d(inner, inner, 3, 2, 1)
-        self.sixteenth = nn.Conv2d(inner, inner, 3, 2, 1)
+        self.to_eighth = nn.Conv2d(inner, inner, 3, 2, 1)
+        self.to_sixteenth = nn.Conv2d(inner, inner, 3, 2, 1)
         self.rest = nn.Linear(inner * (size // 16) ** 2, keypoints + features)
         self.camera = nn.Parameter(torch.zeros(cameras, inner))
 
     def forward(self, picture: Tensor, camera: Tensor) -> Tensor:
         """Encode pictures (n, 6, S, S) of cameras int64 (n,); returns (n, 3 P + features)."""
-        h = F.relu(self.half(picture))
-        h = F.relu(self.quarter(h) + self.camera[camera][:, :, None, None])
+        h = F.relu(self.to_half(picture))
+        h = F.relu(self.to_quarter(h) + self.camera[camera][:, :, None, None])
         h = F.relu(self.context(h))
         x, y = soft_argmax(F.pixel_shuffle(self.maps(h), 2))
-        h = F.relu(self.sixteenth(F.relu(self.eighth(h))))
+        h = F.relu(self.to_sixteenth(F.relu(self.to_eighth(h))))
         rest = self.rest(h.flatten(1)).float()
         strength, features = rest[:, : self.keypoints].sigmoid(), rest[:, self.keypoints :].tanh()
         return torch.cat([x, y, strength, features], -1)
