@@ -70,9 +70,17 @@ def test_a_camera_has_its_own_part_of_the_latent(shared: bool) -> None:
     assert torch.equal(a[:, :14], b[:, :14]) and not torch.allclose(a[:, 14:], b[:, 14:], atol=1e-2)
     assert torch.equal(model.decode(a)[:, 0], model.decode(b)[:, 0])
     assert not torch.equal(model.decode(a)[:, 1], model.decode(b)[:, 1])
-    same = frames[:, :1].expand(-1, 2, -1, -1, -1)  # the same picture in both cameras is not the same latent
-    both = model.encode(same)
-    assert not torch.allclose(both[:, :14], both[:, 14:], atol=1e-3)
+
+
+def test_a_shared_network_is_told_the_camera() -> None:
+    # Catches: an encoder or a decoder that does not know the camera where the mean pictures do not give it away.
+    model = random_model()
+    model.mean.fill_(90)
+    same = pictures(2, model.config)[:, :1].expand(-1, 2, -1, -1, -1)
+    latent = model.encode(same)
+    assert not torch.allclose(latent[:, :14], latent[:, 14:], atol=1e-3)
+    drawn = model.decode_pixels(latent[:, :14].repeat(1, 2))
+    assert not torch.allclose(drawn[:, 0], drawn[:, 1], atol=1e-3)
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -113,6 +121,19 @@ def test_places_strengths_and_features_have_their_ranges() -> None:
         model.encoders[0].rest.bias.fill_(-50.0)
     latent = model.encode(pictures(2, model.config))
     assert (latent[:, :6].abs() < 1).all() and (latent[:, 6:9] < 1e-6).all() and (latent[:, 9:14] == -1).all()
+
+
+def test_keypoints_reach_the_picture_as_blobs() -> None:
+    # Catches: a decoder that knows keypoints only as numbers, so that small objects blur.
+    model = random_model()
+    with torch.no_grad():
+        model.decoders[0].start.weight.zero_()
+        model.decoders[0].gain.weight.zero_()
+    latent = torch.zeros(2, 28)
+    latent[:, 6:9], latent[1, 0] = 1.0, 0.5
+    drawn = model.decode_pixels(latent)
+    assert not torch.allclose(drawn[0, 0], drawn[1, 0], atol=1e-3)
+    torch.testing.assert_close(drawn[0, 1], drawn[1, 1])
 
 
 def test_gain_zero_is_a_dark_picture() -> None:

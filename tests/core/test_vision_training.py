@@ -85,10 +85,11 @@ def test_weights_follow_the_difference_from_the_mean() -> None:
     pixels = mean.repeat(2, 1, 1, 1)
     pixels[0, 1, 0, 0] += 0.1  # half of what weighs most, in one channel
     pixels[0, :, 0, 1] -= 0.4
+    pixels[0, :, 1, 0] += 0.05
     weight = pixel_weights(pixels, mean, 6.0)
     assert weight.shape == (2, 1, 4, 4)
     expected = torch.ones(4, 4)
-    expected[0, 0], expected[0, 1] = 4.0, 7.0
+    expected[0, 0], expected[0, 1], expected[1, 0] = 4.0, 7.0, 2.5
     torch.testing.assert_close(weight[0, 0], expected / expected.mean())
     torch.testing.assert_close(weight[1, 0], torch.ones(4, 4))
 
