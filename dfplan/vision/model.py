@@ -162,7 +162,7 @@ class ImageAutoencoder(nn.Module):
         c = self.config
         if latent.ndim != 2 or latent.shape[1] != c.latent_dim:
             raise ValueError(f"latent must have shape (B, {c.latent_dim}), got {tuple(latent.shape)}")
-        rows = latent.to(self.device, torch.float32).unflatten(1, (c.cameras, c.latent))
+        rows = latent.to(self.device, torch.float32).reshape(-1, c.cameras, c.latent)
         return self._each(self.decoders, rows, self.mean_pixels().expand(len(rows), -1, -1, -1, -1))
 
     def predict_aux(self, latent: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ class ImageAutoencoder(nn.Module):
             camera = torch.arange(C, device=self.device).repeat(B)
             first, *others = (v.flatten(0, 1) for v in values)
             together: Tensor = nets[0](first, camera, *others)
-            return together.unflatten(0, (B, C))
+            return together.reshape(B, C, *together.shape[1:])
         none = torch.zeros(B, dtype=torch.int64, device=self.device)
         parts = []
         for i, net in enumerate(nets):

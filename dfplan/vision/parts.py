@@ -32,7 +32,7 @@ def soft_argmax(maps: Tensor) -> tuple[Tensor, Tensor]:
         Spatial soft-argmax: arXiv 1509.06113.
     """
     H, W = maps.shape[-2:]
-    weight = maps.float().flatten(2).softmax(-1).unflatten(2, (H, W))
+    weight = maps.float().flatten(2).softmax(-1).reshape(maps.shape)
     x = weight.sum(-2) @ cell_centres(W, maps.device)
     y = weight.sum(-1) @ cell_centres(H, maps.device)
     return x, y
@@ -127,7 +127,7 @@ class Decoder(nn.Module):
         """Decode latents (n, 3 P + features) of cameras int64 (n,) over mean pictures (n, 3, S, S)."""
         x, y, strength = latent[:, : 3 * self.keypoints].chunk(3, -1)
         one_hot = F.one_hot(camera, self.cameras).to(latent)
-        h = F.relu(self.start(torch.cat([latent, one_hot], -1))).unflatten(1, (-1, START, START))
+        h = F.relu(self.start(torch.cat([latent, one_hot], -1))).reshape(len(latent), -1, START, START)
         for stage in self.stages:
             h = F.interpolate(h, scale_factor=2.0, mode="nearest")
             n = h.shape[-1]
@@ -135,4 +135,5 @@ class Decoder(nn.Module):
             grid = torch.stack([place, place.T]).expand(len(h), -1, -1, -1)
             h = F.relu(stage(torch.cat([h, blobs(x, y, strength, n).to(h), grid.to(h)], 1)))
         differs = F.pixel_shuffle(self.head(h), 2)
-        return self.gain(latent).float().sigmoid()[:, :, None, None] * mean + differs.float()
+        gain: Tensor = self.gain(latent).float().sigmoid()
+        return gain[:, :, None, None] * mean + differs.float()

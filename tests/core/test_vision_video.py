@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-ffmpeg = pytest.importorskip("imageio_ffmpeg")
+pytest.importorskip("imageio_ffmpeg")
 
+import imageio_ffmpeg
 from PIL import Image
 
 from dfplan.plotting import beside
@@ -35,7 +36,7 @@ def test_an_mp4_has_the_frames_that_were_written(tmp_path: Path) -> None:
     assert back.shape == frames.shape and back.dtype == np.uint8
     assert (psnr(frames, back) > 28).all()
     assert (psnr(frames[1:], back[:-1]) < 28).all()
-    assert ffmpeg.count_frames_and_secs(path) == (12, pytest.approx(12 / 7.5, abs=0.01))
+    assert imageio_ffmpeg.count_frames_and_secs(path) == (12, pytest.approx(12 / 7.5, abs=0.01))
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
 
