@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from dfplan.spaces import Spaces
     from dfplan.tokens import Normalizer, TokenSpec
     from dfplan.value import ValueModel
+    from dfplan.vision import ImageAutoencoder
 
 FORMAT = "dfplan-checkpoint-1"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 VALUE_FILES = ("value.safetensors", "value.json")  # of the learned return, where there is one
+ENCODER_FILES = ("encoder.safetensors", "encoder.json")  # of the image autoencoder, where there is one
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -45,6 +47,7 @@ class Checkpoint:
         provenance: Data id, training command, seed, versions, revision, hardware.
         spaces: How the columns of observations and actions follow from the environment's; None if they are the same.
         value: A learned return of the same layout (`dfplan.value`), or None; saved beside the weights.
+        encoder: The image autoencoder (`dfplan.vision`) of its observations, or None; saved beside the weights.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Checkpoint:
     provenance: dict[str, Any] = field(default_factory=dict)
     spaces: Spaces | None = None
     value: ValueModel | None = None
+    encoder: ImageAutoencoder | None = None
 
 
 def save_checkpoint(
@@ -103,6 +107,10 @@ def save_checkpoint(
         from dfplan.value import save_value
 
         save_value(checkpoint.value, folder)
+    if checkpoint.encoder is not None:
+        from dfplan.vision import save_encoder
+
+        save_encoder(checkpoint.encoder, folder)
     return folder
 
 
@@ -155,6 +163,7 @@ def load_checkpoint(source: str | Path, *, device: str = "cpu") -> Checkpoint:
     from dfplan.spaces import Spaces
     from dfplan.tokens import Normalizer, TokenSpec
     from dfplan.value.files import load_value
+    from dfplan.vision import load_encoder
 
     folder = locate(source)
     config = read_config(folder)
@@ -188,6 +197,7 @@ def load_checkpoint(source: str | Path, *, device: str = "cpu") -> Checkpoint:
         provenance=dict(config.get("provenance") or {}),
         spaces=spaces,
         value=load_value(folder, device=device) if (folder / VALUE_FILES[1]).is_file() else None,
+        encoder=load_encoder(folder, device=device) if (folder / ENCODER_FILES[1]).is_file() else None,
     )
 
 
@@ -215,7 +225,7 @@ def _download(repo: str) -> Path:
     except ImportError as error:
         raise missing_extra("huggingface_hub", "hub", f"loading {repo!r} from the Hugging Face Hub") from error
     try:
-        return Path(snapshot_download(repo, allow_patterns=[WEIGHTS, CONFIG, *VALUE_FILES]))
+        return Path(snapshot_download(repo, allow_patterns=[WEIGHTS, CONFIG, *VALUE_FILES, *ENCODER_FILES]))
     except Exception as error:  # the library raises many kinds; all of them mean that it could not be fetched
         raise ValueError(
             f"{repo!r} is no local folder and could not be fetched from the Hugging Face Hub "
@@ -244,7 +254,7 @@ def push_checkpoint(folder: str | Path, repo: str, *, private: bool = False) -> 
     except ImportError as error:
         raise missing_extra("huggingface_hub", "hub", "pushing a checkpoint") from error
     api = HfApi()
-    files = [WEIGHTS, CONFIG, *VALUE_FILES]
+    files = [WEIGHTS, CONFIG, *VALUE_FILES, *ENCODER_FILES]
     api.create_repo(repo, private=private, exist_ok=True)
     return str(api.upload_folder(repo_id=repo, folder_path=str(folder), allow_patterns=files))
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dfplan.plotting.panels import Bar, Cloud, Line, Panel, panels_figure
     from dfplan.plotting.paths import PathPanel, paths_figure
     from dfplan.plotting.plan import plan_figure
+    from dfplan.plotting.side_by_side import beside
 
 _LAZY = {
     "Bar": "panels",
@@ -25,6 +26,7 @@ _LAZY = {
     "Panel": "panels",
     "PathPanel": "paths",
     "PlansPanel": "guided",
+    "beside": "side_by_side",
     "denoising_gif": "denoising",
     "frames_gif": "frames",
     "guided_figure": "guided",
@@ -42,6 +44,7 @@ __all__ = [
     "Panel",
     "PathPanel",
     "PlansPanel",
+    "beside",
     "denoising_gif",
     "frames_gif",
     "guided_figure",

@@ -280,6 +280,9 @@ def test_a_hub_id_without_network_says_so() -> None:
         load_checkpoint("owner/name")
 
 
+FILES = [CONFIG, "encoder.json", "encoder.safetensors", WEIGHTS, "value.json", "value.safetensors"]
+
+
 def test_a_hub_id_is_fetched_and_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Catches: other files of the repository being downloaded; a Hub id taken for a path.
     asked: list[tuple[str, Any]] = []
@@ -289,9 +292,7 @@ def test_a_hub_id_is_fetched_and_read(folder: Path, monkeypatch: pytest.MonkeyPa
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    assert load_checkpoint("owner/name").name == "tiny" and asked == [
-        ("owner/name", [CONFIG, WEIGHTS, "value.json", "value.safetensors"])
-    ]
+    assert load_checkpoint("owner/name").name == "tiny" and asked == [("owner/name", FILES)]
 
 
 def test_pushing_uploads_the_two_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +315,7 @@ def test_pushing_uploads_the_two_files(folder: Path, monkeypatch: pytest.MonkeyP
     assert calls[0] == ("me/tiny", {"private": True, "exist_ok": True})
     upload = calls[1][1]
     assert (upload["repo_id"], upload["folder_path"]) == ("me/tiny", str(folder))
-    assert sorted(upload["allow_patterns"]) == [CONFIG, WEIGHTS, "value.json", "value.safetensors"]
+    assert sorted(upload["allow_patterns"]) == FILES
 
 
 @pytest.mark.parametrize("what", ["load", "push"])
