@@ -1,4 +1,4 @@
-"""MP4 files to and from uint8 frames. The one place that imports imageio_ffmpeg."""
+"""MP4 files to and from uint8 frames. Nothing else here imports imageio_ffmpeg."""
 
 from __future__ import annotations
 
