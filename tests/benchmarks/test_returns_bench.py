@@ -64,11 +64,11 @@ def test_rows_are_judged_once_by_data_settings_and_defaults(
     older = returns.DFPlanner.from_pretrained
 
     def other_defaults(source: str, **options: Any) -> Any:
-        return older(source, **{"steps": 3, **options})
+        return older(source, **{"steps": 5, **options})
 
     monkeypatch.setattr(returns.DFPlanner, "from_pretrained", other_defaults)
     run()
-    assert [policy.planner.config.steps for policy, *_ in judged] == [3, 3]
+    assert [policy.planner.config.steps for policy, *_ in judged] == [5, 5]
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
