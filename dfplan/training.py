@@ -147,6 +147,7 @@ def processes() -> Iterator[tuple[int, int]]:
     torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield torch.distributed.get_rank(), world
+        torch.distributed.barrier()  # a process that leaves while the other is in a collective aborts it
     finally:
         torch.distributed.destroy_process_group()
 
