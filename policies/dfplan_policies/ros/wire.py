@@ -1,7 +1,7 @@
 """What crosses the border between the control loop and a robot: samples in, setpoints out.
 
-A back end (`Backend`) turns the messages of its middleware into these samples and writes the setpoints. It holds no logic:
-no clamping, no ages, no state machine. Times are seconds of the loop's monotonic clock; ``stamp_s`` is what the sender
+A back end (`Backend`) turns the messages of its middleware into these samples and writes the setpoints. It holds no
+logic: no clamping, no ages, no state machine. Times are seconds of the loop's monotonic clock; ``stamp_s`` is what the sender
 wrote into its header (its own clock), None if it wrote none.
 """
 
@@ -60,7 +60,7 @@ Sample = JointSample | ImageSample | SwitchSample
 
 @dataclass(frozen=True)
 class Setpoint:
-    """One command: go to ``position`` (J,) within ``time_from_start_s``; never an acceleration, never a non-finite number.
+    """One command: go to ``position`` (J,) within ``time_from_start_s``; every number is finite.
 
     Attributes:
         names: Exact names of the joints, in the configuration's order.
