@@ -1,8 +1,8 @@
 """What crosses the border between the control loop and a robot: samples in, setpoints out.
 
 A back end (`Backend`) turns the messages of its middleware into these samples and writes the setpoints. It holds no
-logic: no clamping, no ages, no state machine. Times are seconds of the loop's monotonic clock; ``stamp_s`` is what the sender
-wrote into its header (its own clock), None if it wrote none.
+logic: no clamping, no ages, no state machine. Times are seconds of the loop's monotonic clock; ``stamp_s`` is what the
+sender wrote into its header (its own clock), None if it wrote none.
 """
 
 from __future__ import annotations
