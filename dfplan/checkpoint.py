@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from dfplan.errors import missing_extra, unknown_name
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dfplan.episode import EpisodeSpec
     from dfplan.models import Network
     from dfplan.spaces import Spaces
     from dfplan.tokens import Normalizer, TokenSpec
@@ -53,13 +54,27 @@ class Checkpoint:
     name: str
     env: str
     model: Network
-    spec: TokenSpec
+    spec: TokenSpec | EpisodeSpec
     norm: Normalizer
     planner: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     spaces: Spaces | None = None
     value: ValueModel | None = None
     encoder: ImageAutoencoder | None = None
+
+    @property
+    def plan_spec(self) -> TokenSpec:
+        """Return the layout of a planner.
+
+        Raises:
+            ValueError: If the checkpoint is of whole episodes.
+        """
+        if not hasattr(self.spec, "plan_tokens"):
+            raise ValueError(
+                f"the checkpoint {self.name!r} holds whole episodes and makes no plans; use the policy 'episode' "
+                "(dfplan_policies.EpisodePolicy)"
+            )
+        return cast("TokenSpec", self.spec)
 
 
 def save_checkpoint(
@@ -161,7 +176,7 @@ def load_checkpoint(source: str | Path, *, device: str = "cpu") -> Checkpoint:
 
     from dfplan.models import make_config, make_denoiser
     from dfplan.spaces import Spaces
-    from dfplan.tokens import Normalizer, TokenSpec
+    from dfplan.tokens import Normalizer
     from dfplan.value.files import load_value
     from dfplan.vision import load_encoder
 
@@ -180,7 +195,7 @@ def load_checkpoint(source: str | Path, *, device: str = "cpu") -> Checkpoint:
     try:
         tensors = load(blob)
         kind = config["model"].pop("kind", "transformer")
-        spec = TokenSpec.from_dict(config["tokens"])
+        spec = _layout(config["tokens"])
         model = make_denoiser(spec, make_config(kind, config["model"]))
         model.load_state_dict({n: v.float() for n, v in tensors.items()})
         norm = Normalizer.from_dict(config["normalizer"])
@@ -199,6 +214,13 @@ def load_checkpoint(source: str | Path, *, device: str = "cpu") -> Checkpoint:
         value=load_value(folder, device=device) if (folder / VALUE_FILES[1]).is_file() else None,
         encoder=load_encoder(folder, device=device) if (folder / ENCODER_FILES[1]).is_file() else None,
     )
+
+
+def _layout(values: dict[str, Any]) -> TokenSpec | EpisodeSpec:
+    from dfplan.episode.layout import KIND, EpisodeSpec
+    from dfplan.tokens import TokenSpec
+
+    return (EpisodeSpec if values.get("kind") == KIND else TokenSpec).from_dict(values)
 
 
 def locate(source: str | Path) -> Path:

@@ -39,7 +39,7 @@ class DFPlanner:
 
     def __init__(self, checkpoint: Checkpoint, config: PlannerConfig | None = None) -> None:
         self.checkpoint = checkpoint
-        self.name, self.spec, self.norm = checkpoint.name, checkpoint.spec, checkpoint.norm
+        self.name, self.spec, self.norm = checkpoint.name, checkpoint.plan_spec, checkpoint.norm
         self.config = config or PlannerConfig.from_dict(checkpoint.planner)
         self.device, self.spaces = checkpoint.model.device, checkpoint.spaces
         self.levels, self._alpha_bar = checkpoint.model.levels, checkpoint.model.alpha_bar

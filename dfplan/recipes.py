@@ -23,6 +23,8 @@ class Recipe:
         policy: Arguments of `DFPolicy` with which `dfplan eval` and the benchmarks act.
         tokens: Kind of token.
         discount: Of returns, per step; None for tasks that are about goals alone.
+        columns: Numbers of an observation that are used, as ``--columns`` takes them; empty for all.
+        network: Size of the network, where it is not the usual one.
     """
 
     stride: int
@@ -34,6 +36,8 @@ class Recipe:
     policy: Mapping[str, Any] = field(default_factory=dict)
     tokens: str = "path"
     discount: float | None = None
+    columns: str = ""
+    network: Mapping[str, Any] = field(default_factory=dict)
 
 
 # What any other environment is trained with: bundles of four steps, eight of them; no data are made for it.
@@ -52,6 +56,12 @@ _CLOSED: dict[str, Any] = {"planner": {"samples": 1, "steps": 3, "slope": 0.0}, 
 RECIPES["Pendulum"] = Recipe(stride=4, horizon=8, steps=4_000, dt_s=0.05, **_CLOSED, **_REWARD)
 RECIPES["CartPole"] = Recipe(stride=4, horizon=8, steps=3_000, dt_s=0.02, **_CLOSED, **_REWARD)
 RECIPES["HalfCheetah"] = Recipe(stride=4, horizon=8, steps=6_000, dt_s=0.05, **_CLOSED, **_REWARD)
+
+# The robot arm: whole episodes as memory; blocks of 0.6 s, as many as an episode may last; fruits without rotations.
+RECIPES["fruit-swap"] = Recipe(
+    stride=6, horizon=50, steps=4_000, data_steps=0, dt_s=0.1, tokens="episode", columns="0-19,24-26",
+    network={"width": 128, "layers": 4, "batch": 32},
+)  # fmt: skip
 
 # OGBench's pointmaze: cells of 4 units, success within 1.0, and a world without surprises, so that plans last.
 _POINTMAZE: dict[str, Any] = {

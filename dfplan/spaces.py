@@ -8,8 +8,8 @@ or a `Discrete` (one-hot, +1 for the chosen action and -1 for the others; back b
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class ObservationCodec:
         count: Values of a Discrete, 0 for the others.
         goal_width: G, numbers of a goal.
         goal_columns: Where the achieved goal stands among the columns; behind the observation if nowhere else.
+        keep: Of a Box, the numbers of a flattened observation that become columns; empty for all.
     """
 
     kind: str
@@ -43,6 +44,20 @@ class ObservationCodec:
     count: int = 0
     goal_width: int = 0
     goal_columns: tuple[int, ...] = ()
+    keep: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.keep and (self.kind != "box" or not all(0 <= c < math.prod(self.shape) for c in self.keep)):
+            raise ValueError(f"keep must name numbers of a Box of shape {self.shape}, got {self.keep} of a {self.kind}")
+
+    def keeping(self, columns: Sequence[int]) -> ObservationCodec:
+        """Return the codec that makes columns of some numbers of a Box only.
+
+        Raises:
+            ValueError: If the space is no Box, or there is no such number.
+        """
+        kept = tuple(self.keep[c] for c in columns) if self.keep else tuple(int(c) for c in columns)
+        return replace(self, keep=kept)
 
     @classmethod
     def from_space(cls, space: Any, samples: Mapping[str, Array] | None = None) -> ObservationCodec:
@@ -80,6 +95,8 @@ class ObservationCodec:
         """O, number of columns."""
         if self.kind == "discrete":
             return self.count
+        if self.keep:
+            return len(self.keep)
         return math.prod(self.shape) + (self.goal_width if self.appended else 0)
 
     def encode(self, values: Any) -> Columns:
@@ -91,7 +108,8 @@ class ObservationCodec:
         if self.kind == "discrete":
             return _one_hot(values, self.start, self.count, 0.0, "observation")
         if self.kind == "box":
-            return _flat(values, self.shape, "observation")
+            flat = _flat(values, self.shape, "observation")
+            return flat[..., list(self.keep)] if self.keep else flat
         _check_keys(values, ("observation", "achieved_goal") if self.appended else ("observation",))
         measured = _flat(values["observation"], self.shape, "observation")
         if not self.appended:
@@ -116,13 +134,15 @@ class ObservationCodec:
         return bool(np.ndim(own) > len(self.shape))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
+        """Return plain JSON values; where all numbers are kept there is no entry for that."""
+        values = asdict(self)
+        return values if self.keep else {name: value for name, value in values.items() if name != "keep"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ObservationCodec:
         """Rebuild from ``to_dict``."""
         own = {**values, "shape": tuple(values["shape"]), "goal_columns": tuple(values.get("goal_columns", ()))}
+        own["keep"] = tuple(values.get("keep", ()))
         return cls(**own)
 
 

@@ -14,21 +14,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dfplan.checkpoint import Checkpoint, save_checkpoint, tensor_digest
+from dfplan.episode import EpisodeBatch, EpisodeSpec, episode_loss
 from dfplan.errors import unknown_name
 from dfplan.inverse_training import InverseTraining, fit_inverse
 from dfplan.models import Network, NetworkConfig, TransformerConfig, TransformerDenoiser, kind_of, make_denoiser
 from dfplan.objective import TEACHER_FORCING, ObjectiveConfig, diffusion_forcing_loss
 from dfplan.spaces import Spaces
 from dfplan.tokens import Normalizer, TokenSpec
+from dfplan.training_data import Layouts, Windows, source_of, split_episodes, window_source
 from dfplan.training_state import STATE, Start, load_state, save_state
-from dfplan.windows import Batch, EpisodeArrays, MixedWindows, Replay, WindowSampler, terminated_of
+from dfplan.windows import Batch, EpisodeArrays, Replay
 
 PRECISIONS = ("auto", "fp32", "bf16")
 Log = Callable[[dict[str, Any]], None]
@@ -106,15 +108,21 @@ class TrainConfig:
 class LossModule(nn.Module):
     """Wrap model and loss in one forward call, so that DDP sees it."""
 
-    def __init__(self, model: Network, config: TrainConfig, spec: TokenSpec) -> None:
+    def __init__(self, model: Network, config: TrainConfig, spec: Layouts) -> None:
         super().__init__()
         self.model, self.config, self.spec = model, config, spec
 
-    def forward(self, batch: Batch, causal: bool, generator: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, batch: Batch | EpisodeBatch, causal: bool, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the loss and its parts for one batch."""
         model = self.model
+        if isinstance(self.spec, EpisodeSpec):
+            whole, prediction = cast(EpisodeBatch, batch), model.config.prediction
+            return episode_loss(
+                model, whole, self.spec, model.levels, prediction, self.config.objective, generator=generator,
+                device=model.device,
+            )  # fmt: skip
         return diffusion_forcing_loss(
-            model, batch, self.spec, model.levels, model.config.prediction, self.config.objective,
+            model, cast(Batch, batch), self.spec, model.levels, model.config.prediction, self.config.objective,
             causal=causal, generator=generator, device=model.device,
         )  # fmt: skip
 
@@ -152,42 +160,9 @@ def processes() -> Iterator[tuple[int, int]]:
         torch.distributed.destroy_process_group()
 
 
-def split_episodes(episodes: EpisodeArrays, share: float, seed: int) -> tuple[Any, Any]:
-    """Split off held-out episodes; returns (training, held out), the latter None if the share rounds to none."""
-    from dfplan.data.episodes import Episodes
-
-    lengths = np.asarray(episodes.lengths)
-    count = int(len(lengths) * share)
-    if count == 0:
-        return episodes, None
-    chosen = np.zeros(len(lengths), dtype=bool)
-    chosen[np.random.default_rng([seed, 7]).permutation(len(lengths))[:count]] = True
-
-    ended = terminated_of(episodes)
-
-    def take(keep: Any) -> Episodes:
-        act, obs = np.repeat(keep, lengths), np.repeat(keep, lengths + 1)
-        rows = episodes.observations[obs], episodes.actions[act], episodes.rewards[act]
-        flags = np.zeros(int(keep.sum()), dtype=bool) if ended is None else ended[keep]
-        return Episodes(*rows, lengths[keep], terminated=flags)
-
-    return take(~chosen), take(chosen)
-
-
-def window_source(
-    episodes: EpisodeArrays, spec: TokenSpec, norm: Normalizer, config: TrainConfig, replay: Replay | None = None
-) -> WindowSampler | MixedWindows:
-    """Return what draws the windows of a run: out of the data, or out of the data and the replay."""
-    shares = {"end_goal": config.end_goal, "no_goal": config.no_goal, "begin": config.begin}
-    windows = WindowSampler(episodes, spec, norm, **shares)
-    if replay is None:
-        return windows
-    return MixedWindows(windows, WindowSampler(replay.episodes, spec, norm, **shares), replay.share)
-
-
 def train(
     episodes: EpisodeArrays,
-    spec: TokenSpec,
+    spec: Layouts,
     norm: Normalizer,
     config: TrainConfig,
     folder: str | Path,
@@ -242,7 +217,7 @@ def train(
 
 
 def _train(
-    episodes: EpisodeArrays, spec: TokenSpec, norm: Normalizer, config: TrainConfig, folder: Path, rank: int, world:
+    episodes: EpisodeArrays, spec: Layouts, norm: Normalizer, config: TrainConfig, folder: Path, rank: int, world:
         int,
     device: torch.device, name: str, env: str, planner: dict[str, Any] | None, provenance: dict[str, Any] | None, log:
         Log | None, spaces: Spaces | None, initial: Start | None, replay: Replay | None,
@@ -250,7 +225,7 @@ def _train(
     if config.batch % world:
         raise ValueError(f"batch must be divisible by the number of processes, got {config.batch} and {world}")
     training, heldout = split_episodes(episodes, config.holdout, config.seed)
-    windows = window_source(training, spec, norm, config, replay)
+    windows = source_of(training, spec, norm, config, replay)
     torch.manual_seed(config.seed)
     model = make_denoiser(spec, config.model).to(device)
     resumed = (folder / "state" / STATE).is_file()
@@ -296,11 +271,11 @@ def _train(
 
 
 def _prepare_inverse(
-    model: Network, episodes: EpisodeArrays, spec: TokenSpec, norm: Normalizer, config: TrainConfig,
+    model: Network, episodes: EpisodeArrays, spec: Layouts, norm: Normalizer, config: TrainConfig,
     log: Log | None, *, fit: bool,
 ) -> None:  # fmt: skip
     """Fit the inverse head, if there is one, before everything else, and leave it out of what is trained."""
-    if isinstance(model, TransformerDenoiser) and model.inverse is not None:
+    if isinstance(model, TransformerDenoiser) and model.inverse is not None and isinstance(spec, TokenSpec):
         if fit:
 
             def watch(step: int, loss: float) -> None:
@@ -336,7 +311,7 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
 
 def _step(
     loss_module: nn.Module, model: Network, optimizer: torch.optim.Optimizer, ema: dict[str, Tensor],
-    windows: WindowSampler | MixedWindows, config: TrainConfig, step: int, rank: int, world: int, bf16: bool,
+    windows: Windows, config: TrainConfig, step: int, rank: int, world: int, bf16: bool,
     decay: float,
 ) -> dict[str, Any]:  # fmt: skip
     rng = np.random.default_rng([config.seed, rank, step])
@@ -369,13 +344,13 @@ def validate(
     model: Network,
     ema: dict[str, Tensor],
     heldout: EpisodeArrays,
-    spec: TokenSpec,
+    spec: Layouts,
     norm: Normalizer,
     config: TrainConfig,
     bf16: bool,
 ) -> dict[str, float]:
     """Compute the EMA weights' loss on held-out windows, on the same draws every time, causal and full."""
-    windows = window_source(heldout, spec, norm, config)
+    windows = source_of(heldout, spec, norm, config)
     own = {n: p.detach().clone() for n, p in model.named_parameters()}
     out: dict[str, float] = {}
     try:
@@ -398,4 +373,4 @@ def append_line(path: Path, row: dict[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-__all__ = ["TrainConfig", "learning_rate", "make_optimizer", "train", "use_bf16", "validate"]
+__all__ = ["TrainConfig", "learning_rate", "make_optimizer", "train", "use_bf16", "validate", "window_source"]

@@ -44,8 +44,8 @@ TEXT_CELLS, PICTURE_CELLS = 2.0, 10.0
 
 @app.command()
 def make(
-    env: Annotated[str, typer.Argument(help="maze2d-large, pointmaze-large-stitch ...", metavar="ENV")],
-    steps: Annotated[int, typer.Option(min=1, help="Environment steps to simulate.")] = 1_000_000,
+    env: Annotated[str, typer.Argument(help="maze2d-large, pointmaze-large-stitch, fruit-swap ...", metavar="ENV")],
+    steps: Annotated[int, typer.Option(min=1, help="Mazes: environment steps to simulate.")] = 1_000_000,
     noisy: Annotated[
         bool,
         typer.Option("--noisy/--clean", help="Add N(0, 0.5^2) to the controller's actions, as D4RL's option does."),
@@ -55,6 +55,20 @@ def make(
     maze: Annotated[
         Path | None, typer.Option("--maze", help="Text of a maze of your own, for ENV maze2d.", metavar="FILE.txt")
     ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="fruit-swap: episodes to play.")] = 300,
+    obs: Annotated[str, typer.Option(help="fruit-swap: state, image or both.")] = "state",
+    image_size: Annotated[int, typer.Option(help="fruit-swap: pixels, 32, 64 or 128.")] = 64,
+    expert_noise: Annotated[
+        float, typer.Option(min=0.0, help="fruit-swap: how far off the expert grips, in m; above 0 it also pauses.")
+    ] = 0.004,
+    pushed: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="fruit-swap: share of the episodes with one external push.")
+    ] = 0.3,
+    keep: Annotated[str, typer.Option(help="fruit-swap: success or all.")] = "success",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="fruit-swap: run folder of finished episodes.", show_default="one in runs/, by the options"),
+    ] = None,
     dataset_id: IdOption = None,
     npz: NpzOption = None,
     minari: MinariFlag = True,
@@ -63,8 +77,19 @@ def make(
     author_email: EmailOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make maze2d data by D4RL's recipe, on all cores, or pointmaze data by OGBench's."""
+    """Make maze2d data by D4RL's recipe, pointmaze data by OGBench's, or demonstrations of the robot arm's fruit swap.
+
+    All of it on all cores; demonstrations go on where a stopped run was.
+    """
     with stops_cleanly():
+        if env.rpartition("-v")[0] == "fruit-swap" or env == "fruit-swap":
+            from dfplan.cli.data_fruit_swap import make_command
+
+            make_command(
+                episodes, seed, {"obs": obs, "image_size": image_size}, expert_noise, pushed, keep, workers or cores(),
+                out, dataset_id, npz, minari, overwrite, authors(author, author_email), as_json,
+            )  # fmt: skip
+            return
         if env.startswith("pointmaze-"):
             _make_pointmaze(
                 env, steps, seed, dataset_id, npz, minari, overwrite, authors(author, author_email), as_json
@@ -78,18 +103,18 @@ def make(
         dataset_id = dataset_id or make_id(env_id, noisy)
         check_outputs(dataset_id, minari, npz, overwrite)
         with progress_bar(f"simulate {env_id}", steps) as advance:
-            episodes, spec = make_episodes(
+            made, spec = make_episodes(
                 env, steps, seed=seed, noisy=noisy, workers=workers or cores(), maze=rows, progress=advance
             )
         command = f"dfplan data make {env} --steps {steps} --{'noisy' if noisy else 'clean'} --seed {seed}"
-        episodes.meta["command"] = command + (f" --maze {maze.name}" if maze is not None else "")
+        made.meta["command"] = command + (f" --maze {maze.name}" if maze is not None else "")
         about = {
-            "description": f"{env_id}: {episodes.meta['recipe']}. Rewards: {episodes.meta['reward']}.",
+            "description": f"{env_id}: {made.meta['recipe']}. Rewards: {made.meta['reward']}.",
             "algorithm_name": "waypoint PD controller" + (" with action noise N(0, 0.5^2)" if noisy else ""),
             **authors(author, author_email),
         }
-        written = write_outputs(episodes, dataset_id, minari, npz, overwrite, spec, about)
-        report(episodes, {**written, "seconds": round(time.perf_counter() - begin, 3)}, as_json)
+        written = write_outputs(made, dataset_id, minari, npz, overwrite, spec, about)
+        report(made, {**written, "seconds": round(time.perf_counter() - begin, 3)}, as_json)
 
 
 def _make_pointmaze(

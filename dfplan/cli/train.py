@@ -28,7 +28,9 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; one that exists is resumed.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
-    batch: Annotated[int, typer.Option(help="Windows per step, over all processes.")] = 128,
+    batch: Annotated[
+        int | None, typer.Option(help="Windows per step, over all processes.", show_default="the recipe's, 128")
+    ] = None,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
     seed: Annotated[int, typer.Option(help="Of weights, windows, levels, noise and generated data.")] = 0,
     stride: Annotated[int | None, typer.Option(help="Environment steps per token.")] = None,
@@ -36,7 +38,7 @@ def train(
     tokens: Annotated[
         str | None,
         typer.Option(
-            help="Kind of token: path, bundle or interleaved; by default the recipe's (path in mazes, bundle)."
+            help="Kind of token: path, bundle, interleaved or episode; the default is the recipe's (path in mazes)."
         ),
     ] = None,
     discount: Annotated[
@@ -50,14 +52,28 @@ def train(
         int, typer.Option(help="Steps of training what a plan is worth, if there are returns; 0: none.")
     ] = 2000,
     history: Annotated[int, typer.Option(help="Past tokens, of interleaved only.")] = 0,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers of an observation that are used, such as 0-19,24-26, or all.",
+            show_default="the recipe's, else all",
+        ),
+    ] = None,
     model: Annotated[str, typer.Option(help="Network: transformer or recurrent.")] = "transformer",
-    width: Annotated[int, typer.Option(help="Channels of the network.")] = 192,
-    layers: Annotated[int, typer.Option(help="Blocks of the transformer.")] = 3,
+    width: Annotated[
+        int | None, typer.Option(help="Channels of the network.", show_default="the recipe's, 192")
+    ] = None,
+    layers: Annotated[
+        int | None, typer.Option(help="Blocks of the transformer.", show_default="the recipe's, 3")
+    ] = None,
     heads: Annotated[int, typer.Option(help="Attention heads.")] = 4,
     positions: Annotated[
-        str,
-        typer.Option(help="Positions of the transformer: learned, or rotary (by causal order, beside the learned)."),
-    ] = "learned",
+        str | None,
+        typer.Option(
+            help="Positions of the transformer: learned, or rotary (by causal order, beside the learned).",
+            show_default="rotary for whole episodes, else learned",
+        ),
+    ] = None,
     octaves: Annotated[
         int, typer.Option(help="Sines and cosines of the transformer's input, which tell near states apart.")
     ] = 0,
@@ -108,9 +124,10 @@ def train(
     import torch
 
     from dfplan.cli.train_data import checkpoint_name, load_data, stitched
-    from dfplan.cli.train_layout import discount_of, layout, learn_return, recipe_of, spaces_of
+    from dfplan.cli.train_layout import discount_of, layout, learn_return, recipe_of, select, spaces_of
     from dfplan.models import make_config
     from dfplan.objective import ObjectiveConfig
+    from dfplan.tokens import TokenSpec
     from dfplan.training import TrainConfig
     from dfplan.training import train as run
     from dfplan.windows import fit_normalizer
@@ -125,11 +142,15 @@ def train(
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     env_id, main_process = _resolve(env), int(os.environ.get("RANK", "0")) == 0
     recipe = recipe_of(env_id, stride=stride, horizon=horizon, steps=steps, tokens=tokens)
+    usual = {"width": 192, "layers": 3, "batch": 128, **recipe.network}
+    width, layers, batch = width or usual["width"], layers or usual["layers"], batch or usual["batch"]
     network: dict[str, Any] = {"width": width, "noise": noise, "prediction": prediction}
+    whole = recipe.tokens == "episode"
     if model == "transformer":
+        positions = positions or ("rotary" if whole else "learned")
         network |= {"layers": layers, "heads": heads, "positions": positions, "octaves": octaves}
         network["inverse"] = inverse if inverse is not None else 256 if recipe.tokens == "path" and action_tokens else 0
-    causal_only = model == "recurrent" or levels == "teacher_forcing"
+    causal_only = whole or model == "recurrent" or levels == "teacher_forcing"
     share = causal if causal is not None else 1.0 if causal_only else 0.7
     config = TrainConfig(
         steps=recipe.steps, batch=batch, lr=lr, seed=seed, causal=share, precision=precision, save_every=save_every,
@@ -139,6 +160,9 @@ def train(
         objective=ObjectiveConfig(levels=levels, weighting=weighting, action_tokens=action_tokens),
     )  # fmt: skip
     episodes, origin = load_data(env_id, data, seed, _say if main_process else lambda text: None)
+    chosen = recipe.columns if columns is None else columns
+    if chosen and chosen != "all":
+        episodes = select(episodes, chosen)
     spec = layout(episodes, recipe, history, discount)
     if stitch is not None:
         episodes = stitched(episodes, stitch, spec.steps, seed)
@@ -164,7 +188,7 @@ def train(
         if log is not None:
             log.close()
     if main_process:
-        if spec.returns and value_steps and not (path / "value.json").is_file():
+        if isinstance(spec, TokenSpec) and spec.returns and value_steps and not (path / "value.json").is_file():
             learn_return(episodes, spec, norm, path, value_steps, seed, _say)
         typer.echo(f"{path}")
         if name != "maze2d":  # a maze of your own is evaluated from Python, which can pass its rows

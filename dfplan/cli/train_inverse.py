@@ -50,7 +50,7 @@ def fit_only(
             if step % 50 == 0:
                 bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
 
-        loss = fit_inverse(model.inverse, episodes, found.spec, found.norm, model.alpha_bar, settings, log=watch)
+        loss = fit_inverse(model.inverse, episodes, found.plan_spec, found.norm, model.alpha_bar, settings, log=watch)
     part = {**_provenance(origin), "loss": loss, "settings": vars(settings), "width": width}
     provenance = {**found.provenance, "inverse_head": part}
     folder = out or Path("runs") / f"inverse-{found.name}"

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dfplan.data import Episodes
+    from dfplan.episode import EpisodeSpec
     from dfplan.recipes import Recipe
     from dfplan.spaces import Spaces
     from dfplan.tokens import Normalizer, TokenSpec
@@ -41,7 +42,44 @@ def spaces_of(episodes: Episodes) -> Spaces | None:
     return Spaces.from_dict(found) if found else None
 
 
-def layout(episodes: Episodes, recipe: Recipe, history: int, discount: float | None) -> TokenSpec:
+def read_columns(text: str) -> list[int]:
+    """Read "0-19,24-26" as numbers.
+
+    Raises:
+        ValueError: If the text is something else.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ValueError(f"columns are numbers and ranges such as 0-19,24-26, got {text!r}")
+        found += range(int(first), int(last or first) + 1)
+    if len(set(found)) != len(found) or not found:
+        raise ValueError(f"columns must be different ones, and at least one, got {text!r}")
+    return found
+
+
+def select(episodes: Episodes, text: str) -> Episodes:
+    """Keep some columns of the observations, and say so in the spaces of the data.
+
+    Raises:
+        ValueError: If the text cannot be read, or there is no such column.
+    """
+    from dfplan.data import Episodes
+    from dfplan.spaces import Spaces
+
+    columns, width = read_columns(text), episodes.observations.shape[1]
+    if max(columns) >= width:
+        raise ValueError(f"the data have the columns 0 to {width - 1}, got {text!r}")
+    spaces = spaces_of(episodes)
+    if spaces is None:
+        raise ValueError("the data do not say which space they are of, so columns cannot be chosen; make them again")
+    meta = {**episodes.meta, "spaces": Spaces(spaces.observation.keeping(columns), spaces.action).to_dict()}
+    e = episodes
+    return Episodes(e.observations[:, columns], e.actions, e.rewards, e.lengths, meta, e.terminated)
+
+
+def layout(episodes: Episodes, recipe: Recipe, history: int, discount: float | None) -> TokenSpec | EpisodeSpec:
     """Choose the layout.
 
     Args:
@@ -53,8 +91,14 @@ def layout(episodes: Episodes, recipe: Recipe, history: int, discount: float | N
     Raises:
         ValueError: If the options do not go together.
     """
+    from dfplan.episode.layout import KIND, EpisodeSpec
     from dfplan.tokens import TokenSpec
 
+    if recipe.tokens == KIND:
+        if history or discount:
+            raise ValueError("whole episodes need neither --history nor --discount; leave them out")
+        widths = episodes.observations.shape[1], episodes.actions.shape[1]
+        return EpisodeSpec(*widths, recipe.stride, recipe.horizon, recipe.dt_s)
     O, spaces = episodes.observations.shape[1], spaces_of(episodes)  # noqa: E741
     goal: tuple[int, ...] = (0, 1) if spaces is None else spaces.observation.goal_columns
     maze = recipe.tokens != "bundle" or spaces is None
@@ -67,7 +111,7 @@ def layout(episodes: Episodes, recipe: Recipe, history: int, discount: float | N
     )  # fmt: skip
 
 
-def discount_of(spec: TokenSpec, recipe: Recipe, discount: float | None) -> float | None:
+def discount_of(spec: TokenSpec | EpisodeSpec, recipe: Recipe, discount: float | None) -> float | None:
     """Return the discount of the layout's returns, None if it holds none."""
     if not spec.returns:
         return None

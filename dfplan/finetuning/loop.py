@@ -155,7 +155,7 @@ def _train(
 
 def _train_value(task: Task, number: int, config: TrainConfig, norm: Normalizer, replay: Replay) -> None:
     """Let the learned return go on to be trained on the mixture, or keep it; nothing if there is none."""
-    before, place, spec = task.checkpoint(number - 1), task.checkpoint(number), task.base.spec
+    before, place, spec = task.checkpoint(number - 1), task.checkpoint(number), task.base.plan_spec
     if task.base.value is None or (place / VALUE_FILES[1]).is_file():
         return
     steps = task.config.value_steps

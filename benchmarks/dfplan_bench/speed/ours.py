@@ -35,7 +35,7 @@ def planner(precision: str = "fp32", device: str = "cpu", **options: Any) -> DFP
 def lengthened(tokens: int, precision: str = "fp32") -> DFPlanner:
     """Build a planner of the same width whose plans have another number of tokens; its weights are random."""
     known = load_checkpoint(MAZE)
-    spec = replace(known.spec, horizon=tokens)
+    spec = replace(known.plan_spec, horizon=tokens)
     torch.manual_seed(0)
     model = TransformerDenoiser(spec, known.model.config).eval()  # type: ignore[arg-type]
     return DFPlanner(replace(known, spec=spec, model=model), PlannerConfig(precision=precision))

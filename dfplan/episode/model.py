@@ -1,0 +1,161 @@
+"""Act on, and imagine, a whole episode: what has been seen and done is remembered, what comes next is sampled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dfplan.episode.layout import EpisodeSpec
+from dfplan.models.base import Cond, remember
+from dfplan.noise import Draw, add_noise
+from dfplan.sampler import sample
+from dfplan.schedule import make_schedule
+
+if TYPE_CHECKING:
+    from dfplan.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Imagined:
+    """Hold imagined futures of n blocks.
+
+    Attributes:
+        observations: (B, n, O), the observation after each block, environment units.
+        actions: (B, n*F, A).
+    """
+
+    observations: Tensor
+    actions: Tensor
+
+
+class EpisodeModel:
+    """Remember episodes and sample what comes next.
+
+    A memory is what the network keeps of the tokens so far, None before the first; it is never changed, only extended.
+    Observations and actions are in environment units, in columns.
+
+    Args:
+        checkpoint: A checkpoint of whole episodes.
+        steps: Reverse steps per token.
+
+    Raises:
+        ValueError: If the checkpoint is of plans.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, steps: int = 10) -> None:
+        if not isinstance(checkpoint.spec, EpisodeSpec):
+            raise ValueError(
+                f"the checkpoint {checkpoint.name!r} holds {checkpoint.spec.kind} tokens, needed are whole episodes; "
+                "use DFPlanner, or train with --tokens episode"
+            )
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        self.checkpoint, self.spec, self.norm, self.steps = checkpoint, checkpoint.spec, checkpoint.norm, steps
+        self.model: Any = checkpoint.model
+        self.levels, self.spaces, self.device = self.model.levels, checkpoint.spaces, self.model.device
+        self._mask = self.spec.column_mask().float().to(self.device)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, device: str = "cpu", steps: int = 10) -> EpisodeModel:
+        """Load a bundled checkpoint, a folder or a Hugging Face Hub id; see `dfplan.checkpoint.load_checkpoint`."""
+        from dfplan.checkpoint import load_checkpoint
+
+        return cls(load_checkpoint(source, device=device), steps)
+
+    def seen(self, memory: Any, obs: Tensor, k: int = 0, draw: Draw | None = None) -> Any:
+        """Append an observation.
+
+        Args:
+            memory: The episode so far; it must end with actions, or be None.
+            obs: (B, O).
+            k: The level that it is noised to and labelled with; 0 trusts it, K says that it is missing.
+            draw: Source of noise, needed where 0 < k < K.
+
+        Raises:
+            ValueError: If a shape is wrong, or it is not an observation's turn.
+        """
+        token = torch.zeros(len(obs), 1, self.spec.width, device=self.device)
+        token[:, 0, : self.spec.obs_dim] = self.norm.obs(obs.to(self.device).float())
+        return self._append(memory, token, k, draw, 0)
+
+    def done(self, memory: Any, actions: Tensor, k: int = 0, draw: Draw | None = None) -> Any:
+        """Append the actions (B, F, A) of a block; see `seen`."""
+        token = torch.zeros(len(actions), 1, self.spec.width, device=self.device)
+        token[:, 0, self.spec.obs_dim :] = self.norm.act(actions.to(self.device).float()).flatten(1)
+        return self._append(memory, token, k, draw, 1)
+
+    def next_actions(self, memory: Any, draw: Draw) -> Tensor:
+        """Sample the actions (B, F, A) of the next block."""
+        x = self._sample(memory, draw, 1)[:, 0, self.spec.obs_dim :]
+        return self.norm.act_back(x.reshape(len(x), self.spec.stride, self.spec.act_dim))
+
+    def next_observation(self, memory: Any, draw: Draw) -> Tensor:
+        """Sample the observation (B, O) after the actions that were appended last: the world model."""
+        return self.norm.obs_back(self._sample(memory, draw, 0)[:, 0, : self.spec.obs_dim])
+
+    def imagine(
+        self, memory: Any, blocks: int, draw: Draw, actions: Tensor | None = None, k_small: int = 0
+    ) -> Imagined:
+        """Sample a future, block by block.
+
+        Args:
+            memory: The episode so far; it must end with an observation.
+            blocks: n, at least 1.
+            draw: Source of noise.
+            actions: (B, n*F, A) that are given; None lets the model choose them.
+            k_small: Level at which what was imagined is remembered (arXiv 2407.01392, section 3.3); 0 trusts it.
+        """
+        if blocks < 1:
+            raise ValueError(f"blocks must be at least 1, got {blocks}")
+        F, observations, chosen = self.spec.stride, [], []
+        for block in range(blocks):
+            own = actions[:, block * F : (block + 1) * F] if actions is not None else self.next_actions(memory, draw)
+            memory = self.done(memory, own, 0 if actions is not None else k_small, draw)
+            observations.append(self.next_observation(memory, draw))
+            chosen.append(own)
+            memory = self.seen(memory, observations[-1], k_small, draw)
+        return Imagined(torch.stack(observations, 1), torch.cat(chosen, 1))
+
+    def full(self, memory: Any) -> bool:
+        """Tell whether the layout has no room for another block."""
+        return memory is not None and memory.next + 2 > self.spec.tokens
+
+    def _append(self, memory: Any, token: Tensor, k: int, draw: Draw | None, part: int) -> Any:
+        position = self._position(memory, part)
+        if not bool(torch.isfinite(token).all()):
+            raise ValueError("a token holds NaN or infinity; append what is missing as any number at level K")
+        levels = torch.full((len(token), 1), k, dtype=torch.int64, device=self.device)
+        if k > 0:
+            if draw is None:
+                raise ValueError(f"a token at level {k} needs a source of noise; pass draw")
+            token = add_noise(token, levels, draw(token), self.model.alpha_bar) * self._mask[position]
+        with torch.no_grad():
+            return remember(self.model, token, levels, Cond(tokens=torch.tensor([position]), memory=memory))
+
+    def _sample(self, memory: Any, draw: Draw, part: int) -> Tensor:
+        position = self._position(memory, part)
+        batch = 1 if memory is None else _rows(memory)
+        mask = self._mask[position : position + 1]
+        x = draw(torch.zeros(batch, 1, self.spec.width, device=self.device)) * mask
+        S = make_schedule("full_sequence", 1, self.levels, steps=self.steps)
+        return sample(
+            self.model, S, x, alpha_bar=self.model.alpha_bar, tokens=torch.tensor([position]), order=torch.arange(1),
+            causal=True, draw=draw, mask=mask, memory=memory,
+        ).x  # fmt: skip
+
+    def _position(self, memory: Any, part: int) -> int:
+        position = 0 if memory is None else int(memory.next)
+        if position % 2 != part:
+            what = ("an observation", "actions")[part]
+            raise ValueError(f"{what} cannot follow here; observations and actions take turns")
+        if position >= self.spec.tokens:
+            raise ValueError(f"the layout ends after {self.spec.blocks} blocks; train with a larger horizon")
+        return position
+
+
+def _rows(memory: Any) -> int:
+    return len(memory.state) if hasattr(memory, "state") else len(memory.layers[0][0])

@@ -1,0 +1,125 @@
+"""Demonstrations of the fruit swap by the scripted expert: an episode per number, the same bits wherever it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from dfplan_envs.arm.expert import ORDERS, SwapExpert
+from dfplan_envs.arm.fruit_swap import FruitSwapEnv
+
+ENV_ID = "fruit-swap-v0"
+MAX_STEPS = 300
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Say what is demonstrated.
+
+    Attributes:
+        seed: Of everything; with an episode's number it decides its start, its order and all draws.
+        noise: Of the expert's grips, m; see `SwapExpert`.
+        order: "balanced" (even numbers move the apple first, odd ones the orange), "apple" or "orange".
+        pushed: Share of the episodes with one external push or knock, in [0, 1].
+        options: Of the environment: `obs`, `image_size`, `distractors`, ....
+    """
+
+    seed: int = 0
+    noise: float = 0.004
+    order: str = "balanced"
+    pushed: float = 0.0
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ValueError: An unknown order, or a number out of its range.
+        """
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        if self.order not in ("balanced", *ORDERS[1:]):
+            raise ValueError(f"order must be 'balanced', 'apple' or 'orange', got {self.order!r}")
+        if not 0.0 <= self.pushed <= 1.0:
+            raise ValueError(f"pushed must be a share in [0, 1], got {self.pushed}")
+
+    def first(self, number: int) -> str:
+        """Return the fruit that goes first in episode ``number``."""
+        return ORDERS[1 + number % 2] if self.order == "balanced" else self.order
+
+    def is_pushed(self, number: int) -> bool:
+        """Tell whether episode ``number`` has a push; every run of episodes has its share."""
+        return int((number + 1) * self.pushed) > int(number * self.pushed)
+
+    def make(self, pushed: bool) -> FruitSwapEnv:
+        """Make the environment of the episodes with or without a push."""
+        made = gymnasium.make(ENV_ID, disable_env_checker=True, **dict(self.options), **({"push": 1} if pushed else {}))
+        env: FruitSwapEnv = made.unwrapped  # type: ignore[assignment]
+        return env
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """Hold one episode of T steps.
+
+    Attributes:
+        observations: T + 1 rows of each entry; "state" for the environment's vector.
+        actions: float32 (T, 4), "delta".
+        rewards: float32 (T,).
+        stage: The furthest stage, 0 to 3; see `FruitSwapEnv`.
+        success: Whether the swap was done.
+        ended: Whether the environment ended the episode: success, or a lost fruit.
+        pushes: External pushes.
+    """
+
+    observations: dict[str, NDArray[Any]]
+    actions: NDArray[np.float32]
+    rewards: NDArray[np.float32]
+    stage: int
+    success: bool
+    ended: bool
+    pushes: int
+
+    def __len__(self) -> int:
+        """Count the steps."""
+        return len(self.actions)
+
+
+def demonstrate(what: Demonstrations, number: int, env: FruitSwapEnv | None = None) -> Demonstration:
+    """Let the expert play one episode.
+
+    Args:
+        what: What is demonstrated.
+        number: Of the episode, at least 0.
+        env: An environment that `what.make(what.is_pushed(number))` returned, to be used again.
+
+    Returns:
+        The episode; it ends with success, with a lost fruit, or after 300 steps.
+    """
+    made = env if env is not None else what.make(what.is_pushed(number))
+    start, draws = (int(word) for word in np.random.SeedSequence([what.seed, number]).generate_state(2))
+    seen, info = made.reset(seed=start)
+    expert = SwapExpert(draws, what.first(number), what.noise)
+    rows, over = [_entries(seen)], False
+    actions: list[NDArray[np.float32]] = []
+    rewards: list[float] = []
+    while not over and len(actions) < MAX_STEPS:
+        actions.append(expert.act(made.view()))
+        seen, reward, over, _, info = made.step(actions[-1])
+        rows.append(_entries(seen))
+        rewards.append(reward)
+    columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    if env is None:
+        made.close()
+    return Demonstration(
+        columns, np.stack(actions).astype(np.float32), np.array(rewards, np.float32), int(info["stage"]),
+        bool(info["success"]), over, int(info["pushes"]),
+    )  # fmt: skip
+
+
+def _entries(seen: Any) -> dict[str, NDArray[Any]]:
+    return dict(seen) if isinstance(seen, dict) else {"state": seen}

@@ -1,0 +1,121 @@
+"""`EpisodePolicy`: act on all that was seen and done since the episode began."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from dfplan.noise import normal_like
+from dfplan_policies.per_environment import PerEnvironmentPolicy, PolicyState
+from dfplan_policies.plans import Telemetry
+from dfplan_policies.protocol import FloatArray
+from dfplan_policies.streams import stream
+
+
+@dataclass(frozen=True)
+class EpisodeMemory:
+    """Remember one environment's episode.
+
+    Attributes:
+        episode: Its number.
+        past: What the network remembers, None before the first observation.
+        chunk: (m, A), the actions of the block that is being executed; empty before the first.
+        at: How many of them have been executed.
+        draws: Random streams used so far.
+        evaluations: Network calls.
+    """
+
+    episode: int
+    past: Any
+    chunk: FloatArray
+    at: int = 0
+    draws: int = 0
+    evaluations: int = 0
+
+
+class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
+    """Sample the next block of actions after the whole episode so far, execute it, sample again.
+
+    An observation with missing columns (NaN) is filled in by the model's own prediction and remembered at a level above
+    0, which says that it is not to be trusted; with level K it is not looked at at all.
+
+    Args:
+        model: A `dfplan.episode.EpisodeModel`.
+        seed: With the episode's number and a count, seeds every random draw.
+        steps: Reverse steps per token; the model's if None.
+        missing: What becomes of a missing observation: ``"predicted"`` as said above; ``"clean"`` takes 0 for what is
+            missing (the data's mean) and trusts it, as if nobody had noticed.
+        missing_level: The level, as a share of K in (0, 1], that it is labelled with.
+
+    Raises:
+        ValueError: If a choice is unknown or a number out of range.
+    """
+
+    accepts_missing = True
+
+    def __init__(
+        self, model: Any, *, seed: int = 0, steps: int | None = None, missing: str = "predicted",
+        missing_level: float = 0.3,
+    ) -> None:  # fmt: skip
+        if missing not in ("predicted", "clean"):
+            raise ValueError(f"missing must be 'predicted' or 'clean', got {missing!r}")
+        if not 0.0 < missing_level <= 1.0:
+            raise ValueError(f"missing_level is a share of K and must lie in (0, 1], got {missing_level}")
+        self.model, self.seed, self.missing = model, seed, missing
+        self.steps = model.steps if steps is None else steps
+        self.spaces = model.spaces
+        self.level = max(1, round(missing_level * model.levels))
+
+    def begin(self, episode: int) -> EpisodeMemory:
+        """Return an empty memory."""
+        return EpisodeMemory(episode, None, np.zeros((0, self.model.spec.act_dim)))
+
+    def telemetry(self, state: PolicyState[EpisodeMemory]) -> list[Telemetry]:
+        """Return what acting has cost so far in each environment's current episode."""
+        return [Telemetry() if m is None else Telemetry((), m.evaluations) for m in state.memories]
+
+    def act(
+        self, memory: EpisodeMemory, observation: FloatArray, goal: FloatArray | None
+    ) -> tuple[FloatArray, EpisodeMemory]:
+        """Act in one environment."""
+        if memory.at == len(memory.chunk):
+            memory = self._ask(memory, observation)
+        action: FloatArray = memory.chunk[memory.at]
+        return action, replace(memory, at=memory.at + 1)
+
+    def _ask(self, memory: EpisodeMemory, observation: FloatArray) -> EpisodeMemory:
+        """Remember the block that is over, and what is seen now; sample the next block."""
+        if self.model.full(memory.past):
+            raise ValueError(
+                f"the episode is longer than the {self.model.spec.steps} steps of the model's memory; train with a "
+                "larger horizon, or end episodes earlier"
+            )
+        draw, past, evaluations = self._draw(memory), memory.past, memory.evaluations
+        if len(memory.chunk):
+            past = self.model.done(past, torch.as_tensor(memory.chunk[None]))
+            evaluations += 1
+        seen, k = observation, 0
+        gaps = np.isnan(observation)
+        if gaps.any():
+            seen, k = self._filled(past, observation, gaps, draw)
+            evaluations += self.steps if k else 0
+        past = self.model.seen(past, torch.as_tensor(seen[None]), k, draw)
+        chunk = self.limited(self.model.next_actions(past, draw)[0].double().cpu().numpy())
+        return replace(
+            memory, past=past, chunk=chunk, at=0, draws=memory.draws + 1, evaluations=evaluations + 1 + self.steps
+        )  # fmt: skip
+
+    def _filled(self, past: Any, observation: FloatArray, gaps: Any, draw: Any) -> tuple[FloatArray, int]:
+        """Fill in what is missing; returns the observation and its level."""
+        if self.missing == "clean":
+            return np.where(gaps, self.model.norm.obs_mean.double().numpy(), observation), 0
+        if past is None:  # nothing to predict from
+            return np.where(gaps, self.model.norm.obs_mean.double().numpy(), observation), self.model.levels
+        predicted = self.model.next_observation(past, draw)[0].double().cpu().numpy()
+        return np.where(gaps, predicted, observation), self.level
+
+    def _draw(self, memory: EpisodeMemory) -> Any:
+        return normal_like(stream(self.seed, memory.episode, memory.draws))
