@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dfplan.cli import evaluate_arm as arm
 from dfplan.cli import options as o
 
 if TYPE_CHECKING:
@@ -47,6 +48,14 @@ def evaluate_command(
         str | None,
         typer.Option(help="OGBench: 'all' or for example 1,3; --episodes of each, success with Wilson intervals."),
     ] = None,
+    obs: arm.Obs = None,
+    image_size: arm.ImageSize = None,
+    occlude: arm.Occlude = None,
+    push: arm.Push = None,
+    distractors: arm.Distractors = None,
+    missing: arm.Missing = None,
+    missing_level: arm.MissingLevel = None,
+    videos: arm.Videos = None,
     num_envs: Annotated[int, typer.Option(help="Environments side by side in each process.")] = 8,
     workers: Annotated[int, typer.Option(help="Processes; timings mean something with 1 only.")] = 1,
     threads: o.Threads = None,
@@ -76,17 +85,23 @@ def evaluate_command(
         action_steps=action_steps,
         warm_start=warm_start,
         target_return=o.number_or_word(target_return),
+        missing=missing,
+        missing_level=missing_level,
     )
+    made_with = arm.env_options(env_id, obs, image_size, occlude, push, distractors)
+    if obs == "image" and checkpoint is None:
+        checkpoint = f"{o.base_name(env_id)}-image"
     built = o.build_policy(policy, env_id, seed=seed, checkpoint=checkpoint, device=device, options=chosen)
     if tasks is not None:
         options = {"workers": workers, "threads": threads, "progress": True}
         by_task(built, env_id, tasks, folder, json, episodes=episodes, seed=seed, num_envs=num_envs, **options)
         return
     _check_replay(built, env_id, seed)
-    labels: dict[str, Any] = {"policy": policy, "checkpoint": getattr(getattr(built, "planner", None), "name", None)}
+    labels: dict[str, Any] = {"policy": policy, "checkpoint": o.checkpoint_name(built)}
     report = evaluate(
-        built, env_id, episodes, seed, num_envs, workers=workers, threads=threads, progress=True, labels=labels
-    )
+        built, env_id, episodes, seed, num_envs, workers=workers, threads=threads, progress=True,
+        labels={**labels, **({"environment": made_with} if made_with else {})}, env_kwargs=made_with,
+    )  # fmt: skip
     config = {
         "env": env_id,
         "policy": policy,
@@ -97,6 +112,7 @@ def evaluate_command(
         "threads": threads,
         "device": device,
         "checkpoint": checkpoint or labels["checkpoint"],
+        **({"environment": made_with} if made_with else {}),
         **_resolved(built),
     }
     report.save(folder, config)
@@ -104,7 +120,10 @@ def evaluate_command(
         typer.echo(report.to_json(), nl=False)
     else:
         print_report(report)
-    _draw(report, built, folder, chosen)
+    if report.metrics["stages"]:
+        arm.draw(report, made_with, 2 if videos is None else videos, folder)
+    else:
+        _draw(report, built, folder, chosen)
     typer.echo(f"run folder: {folder}", err=json)
 
 
@@ -122,6 +141,8 @@ def _resolved(policy: Any) -> dict[str, Any]:
     """Return every setting of a planning policy as it was used, defaults included."""
     from dataclasses import asdict
 
+    if hasattr(policy, "resolved"):
+        return dict(policy.resolved())
     if not hasattr(policy, "executor_name"):
         return {}
     return {
@@ -184,7 +205,8 @@ def report_rows(m: Any) -> list[tuple[str, str]]:
     ]
     if m["success_rate"] is not None:
         rows += [
-            ("success rate", f"{m['success_rate']:.3f}"),
+            ("success rate", _rate(m["success"])),
+            *((f"reached stage {stage}", _rate(rate)) for stage, rate in (m["stages"] or {}).items()),
             ("steps to first reach", pm(m["first_reach_steps"])),
             ("collisions per episode", pm(m["collisions"])),
         ]
@@ -201,4 +223,11 @@ def report_rows(m: Any) -> list[tuple[str, str]]:
                 f"{m['network_evaluations']:.0f} per plan, {m['network_evaluations_per_step']:.2f} per control step",
             ),
         ]
+    if m["stages"]:
+        call = m["predict_seconds"]
+        rows.append(("time per call", f"median {1e3 * call['median']:.1f} ms, 95 % below {1e3 * call['p95']:.1f} ms"))
     return [*rows, ("control steps per second", "-" if m["control_hz"] is None else f"{m['control_hz']:.0f}")]
+
+
+def _rate(rate: Any) -> str:
+    return f"{rate['rate']:.3f} (95 %: {rate['low']:.3f} to {rate['high']:.3f})"

@@ -157,9 +157,21 @@ def build_policy(
         options = {**policy_options(env_id), **options}
     chosen = choose_checkpoint(checkpoint, env_id)
     policy: Any = load_policy(spec, seed=seed, device=device, checkpoint=chosen, **options)
-    check_plan_options(policy.planner, options)
-    warn_if_foreign(policy.planner.checkpoint.env, env_id)
+    if hasattr(policy, "planner"):
+        check_plan_options(policy.planner, options)
+    warn_if_foreign(_checkpoint(policy).env, env_id)
     return policy  # type: ignore[no-any-return]
+
+
+def _checkpoint(policy: Any) -> Any:
+    """Return the checkpoint of a policy that plans, or of one that remembers episodes; None of others."""
+    owner = getattr(policy, "planner", getattr(policy, "model", None))
+    return getattr(owner, "checkpoint", None)
+
+
+def checkpoint_name(policy: Any) -> str | None:
+    """Return the name of a policy's checkpoint, None if it has none."""
+    return getattr(_checkpoint(policy), "name", None)
 
 
 def _controller(env_id: str) -> Any:

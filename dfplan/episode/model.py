@@ -57,6 +57,7 @@ class EpisodeModel:
         self.checkpoint, self.spec, self.norm, self.steps = checkpoint, checkpoint.spec, checkpoint.norm, steps
         self.model: Any = checkpoint.model
         self.levels, self.spaces, self.device = self.model.levels, checkpoint.spaces, self.model.device
+        self.encoder = checkpoint.encoder
         self._mask = self.spec.column_mask().float().to(self.device)
 
     @classmethod

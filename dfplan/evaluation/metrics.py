@@ -95,13 +95,30 @@ def summarise(env_id: str, records: Sequence[EpisodeRecord], clock: Clock) -> di
     return {
         **scores(env_id, records),
         "success_rate": len(reached) / len(records) if any(r.judged for r in records) else None,
+        "success": wilson(len(reached), len(records)) if any(r.judged for r in records) else None,
+        "stages": stage_rates(records),
         "first_reach_steps": {**mean_stderr(reached), "max": max(reached, default=None)},
         "collisions": mean_stderr([r.collisions for r in records]),
         "contact_steps": mean_stderr([int(r.contact.sum()) for r in records]),
         **planning(records),
         "control_hz": clock.steps / clock.loop_s if clock.loop_s > 0 else None,
         "policy_seconds_per_step": clock.policy_s / clock.steps if clock.steps else None,
+        "predict_seconds": _quantiles(clock.calls_s),
     }
+
+
+def stage_rates(records: Sequence[EpisodeRecord]) -> dict[str, dict[str, float]] | None:
+    """Return, of a task in stages, the rate of episodes that came as far as each stage; None of other tasks."""
+    found = [r.stage for r in records if r.stage is not None]
+    if not found:
+        return None
+    last = max(3, *found)
+    return {str(stage): wilson(sum(s >= stage for s in found), len(found)) for stage in range(1, last + 1)}
+
+
+def _quantiles(seconds: Sequence[float]) -> dict[str, float | None]:
+    known = np.array(seconds)
+    return {name: float(np.percentile(known, q)) if len(known) else None for name, q in (("median", 50), ("p95", 95))}
 
 
 def episode_details(env_id: str, records: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
@@ -115,6 +132,7 @@ def episode_details(env_id: str, records: Sequence[EpisodeRecord]) -> list[dict[
             "start": [float(v) for v in r.observations[0]],
             "goal": [float(v) for v in r.goal],
             "steps": r.steps,
+            **({} if r.stage is None else {"stage": r.stage}),
             "strict_return": r.strict_return,
             "strict_score": score,
             "latched_return": r.latched_return,

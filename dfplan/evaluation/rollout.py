@@ -18,6 +18,7 @@ from dfplan_policies import NumberedPolicy, Policy, Telemetry, TelemetryPolicy
 
 FloatArray = NDArray[np.floating[Any]]
 OnStep = Callable[[int], None]
+MEASURED = ("observation", "state", "proprio")  # of a Dict, the part that is recorded: the first that there is
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class EpisodeRecord:
         contact: bool (T,), whether a wall was touched in each step.
         telemetry: The plans made and what acting cost.
         judged: Whether the environment says what success is; if not, ``success`` is False throughout.
+        stage: The furthest stage of the task, where the environment counts stages (``info["stage"]``); else None.
     """
 
     number: int
@@ -47,6 +49,7 @@ class EpisodeRecord:
     contact: NDArray[np.bool_]
     telemetry: Telemetry = field(default_factory=Telemetry)
     judged: bool = True
+    stage: int | None = None
 
     @property
     def steps(self) -> int:
@@ -84,17 +87,20 @@ class Clock:
         policy_s: Seconds spent in ``predict``.
         loop_s: Seconds of the whole loop: acting, simulating, recording.
         steps: Control steps taken, summed over environments.
+        calls_s: Seconds of every call of ``predict``.
     """
 
     policy_s: float = 0.0
     loop_s: float = 0.0
     steps: int = 0
+    calls_s: list[float] = field(default_factory=list)
 
     def add(self, other: Clock) -> None:
         """Add another clock's times."""
         self.policy_s += other.policy_s
         self.loop_s += other.loop_s
         self.steps += other.steps
+        self.calls_s += other.calls_s
 
 
 def episode_seed(seed: int, number: int) -> int:
@@ -161,6 +167,7 @@ class _Group:
         self.seen = [[_measured(o)] for o in self.now]
         self.rows: list[list[tuple[Any, float, bool | None, bool]]] = [[] for _ in envs]
         self.telemetry: list[Telemetry | None] = [None] * len(envs)
+        self.stages: list[int | None] = [None] * len(envs)
 
     def run(self, policy: Policy, clock: Clock, on_step: OnStep | None) -> list[EpisodeRecord]:
         """Act until every episode has ended; one that ends early is shown its last observation until then."""
@@ -172,7 +179,8 @@ class _Group:
             batch = _batch(self.now)
             asked = time.perf_counter()
             actions, state = policy.predict(batch, state=state, episode_start=starts, deterministic=True)
-            clock.policy_s += time.perf_counter() - asked
+            clock.calls_s.append(time.perf_counter() - asked)
+            clock.policy_s += clock.calls_s[-1]
             starts = np.zeros(len(self.envs), dtype=bool)
             ended = [i for i in active if self._step(i, actions[i])]
             if ended and isinstance(policy, TelemetryPolicy):
@@ -193,6 +201,8 @@ class _Group:
         self.now[i], reward, terminated, truncated, info = env.step(action)
         self.seen[i].append(_measured(self.now[i]))
         success = info.get("success", info.get("is_success"))
+        if "stage" in info:
+            self.stages[i] = max(int(info["stage"]), self.stages[i] or 0)
         row = None if success is None else bool(success)
         self.rows[i].append((np.atleast_1d(action), float(reward), row, bool(info.get("contact", False))))
         return terminated or truncated
@@ -210,12 +220,15 @@ class _Group:
             contact=np.array(contact, dtype=bool),
             telemetry=self.telemetry[i] or Telemetry(),
             judged=any(value is not None for value in success),
+            stage=self.stages[i],
         )
 
 
 def _measured(observation: Any) -> FloatArray:
     """Return the measured part of an observation as a vector."""
-    own = observation["observation"] if isinstance(observation, Mapping) else observation
+    own = observation
+    if isinstance(observation, Mapping):
+        own = observation[next((key for key in MEASURED if key in observation), next(iter(observation)))]
     return np.asarray(own, dtype=np.float64).reshape(-1)
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dfplan.noise import normal_like
+from dfplan.vision import encode_frames
 from dfplan_policies.per_environment import PerEnvironmentPolicy, PolicyState
 from dfplan_policies.plans import Telemetry
-from dfplan_policies.protocol import FloatArray
+from dfplan_policies.protocol import FloatArray, Observation
 from dfplan_policies.streams import stream
+
+CAMERAS = ("scene", "hand")
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
     """Sample the next block of actions after the whole episode so far, execute it, sample again.
 
     An observation with missing columns (NaN) is filled in by the model's own prediction and remembered at a level above
-    0, which says that it is not to be trusted; with level K it is not looked at at all.
+    0, which says that it is not to be trusted; with level K it is not looked at at all. Of a checkpoint with an image
+    autoencoder observations are dicts of pictures and ``proprio``; a picture that is black all over counts as missing.
 
     Args:
         model: A `dfplan.episode.EpisodeModel`.
@@ -54,7 +60,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         ValueError: If a choice is unknown or a number out of range.
     """
 
-    accepts_missing = True
+    accepts_missing = "partly"
 
     def __init__(
         self, model: Any, *, seed: int = 0, steps: int | None = None, missing: str = "predicted",
@@ -68,6 +74,16 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         self.steps = model.steps if steps is None else steps
         self.spaces = model.spaces
         self.level = max(1, round(missing_level * model.levels))
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the settings, for the record of a run."""
+        return {"missing": self.missing, "missing_level": self.level, "steps": self.steps}
+
+    def _columns(self, observation: Observation) -> tuple[Observation, bool | None]:
+        """Turn observations into columns, pictures into latents; what is missing is NaN."""
+        if self.model.encoder is None:
+            return super()._columns(observation)
+        return picture_columns(self.model.encoder, observation, mark=self.missing == "predicted")
 
     def begin(self, episode: int) -> EpisodeMemory:
         """Return an empty memory."""
@@ -119,3 +135,32 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
 
     def _draw(self, memory: EpisodeMemory) -> Any:
         return normal_like(stream(self.seed, memory.episode, memory.draws))
+
+
+def picture_columns(encoder: Any, observation: Observation, *, mark: bool) -> tuple[Observation, bool | None]:
+    """Turn a dict of pictures and the arm's own state into columns (B, O): ``proprio``, then the latents.
+
+    Args:
+        encoder: A `dfplan.vision.ImageAutoencoder` of two cameras.
+        observation: ``scene`` and ``hand`` uint8 (B, S, S, 3) or (S, S, 3), ``proprio`` (B, P) or (P,).
+        mark: Whether the latents of a picture that is black throughout become NaN.
+
+    Returns:
+        The columns, and whether there was a batch.
+
+    Raises:
+        ValueError: If an entry is missing.
+    """
+    if not isinstance(observation, Mapping) or not {*CAMERAS, "proprio"} <= set(observation):
+        found = sorted(observation) if isinstance(observation, Mapping) else type(observation).__name__
+        raise ValueError(
+            f"this policy needs {', '.join(CAMERAS)} and proprio, got {found}; make the env with obs='image'"
+        )
+    pictures = [np.asarray(observation[camera]) for camera in CAMERAS]
+    batched = pictures[0].ndim == 4
+    frames: NDArray[np.uint8] = np.stack([p if batched else p[None] for p in pictures], axis=1)
+    latents = encode_frames(encoder, frames).astype(np.float64)
+    if mark:
+        dark = frames.max(axis=(2, 3, 4)) == 0  # (B, cameras)
+        latents[np.repeat(dark, latents.shape[1] // len(CAMERAS), axis=1)] = np.nan
+    return np.concatenate([np.atleast_2d(np.asarray(observation["proprio"], np.float64)), latents], axis=1), batched

@@ -34,7 +34,7 @@ class PerEnvironmentPolicy(ABC, Generic[M]):
 
     goal: FloatArray | None = None
     spaces: Spaces | None = None  # how observations and actions become columns; None if they are columns
-    accepts_missing: bool = False  # whether an observation may be missing, a row of NaN
+    accepts_missing: bool | str = False  # whether an observation may be missing, a row of NaN; or "partly"
 
     @abstractmethod
     def begin(self, episode: int) -> M:

@@ -57,14 +57,14 @@ class TelemetryPolicy(Protocol):
 
 
 def split_observation(
-    observation: Observation, goal: FloatArray | None, *, missing: bool = False
+    observation: Observation, goal: FloatArray | None, *, missing: bool | str = False
 ) -> tuple[FloatArray, FloatArray | None, bool]:
     """Take an observation apart into what is measured and where to go.
 
     Args:
         observation: (B, O) or (O,), or a dict with ``observation`` and, for goal tasks, ``desired_goal``.
         goal: (G,) or (B, G), used if the observation brings none.
-        missing: Whether a row may be all NaN, an observation that is missing.
+        missing: Whether a row may be all NaN, an observation that is missing; "partly" lets any number be NaN.
 
     Returns:
         Measured (B, O) float64, goal (B, G) float64 or None, and whether the observation was batched. Both are copies:
@@ -89,7 +89,11 @@ def split_observation(
     batched = measured.ndim == 2
     measured = np.atleast_2d(measured)
     finite = np.isfinite(measured).all(1)
-    if not (finite | np.isnan(measured).all(1) if missing else finite).all():
+    if missing == "partly":
+        finite = ~np.isinf(measured).any(1)
+    elif missing:
+        finite |= np.isnan(measured).all(1)
+    if not finite.all():
         raise ValueError(f"observation must be finite, got {measured.tolist()}; check the environment")
     return measured, _goal_rows(goal, len(measured)), batched
 

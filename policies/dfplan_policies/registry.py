@@ -87,9 +87,19 @@ def _planner(request: PolicyRequest, name: str) -> Any:
 
 
 def _df(request: PolicyRequest) -> Policy:
+    if request.planner is None and request.checkpoint is not None and _of_episodes(request.checkpoint):
+        return _episode(request)
     from dfplan_policies.df import DFPolicy
 
     return DFPolicy(_planner(request, "df"), goal=request.goal, seed=request.seed, **request.options)
+
+
+def _of_episodes(checkpoint: str | Path) -> bool:
+    """Tell whether a checkpoint holds whole episodes."""
+    from dfplan.checkpoint import locate, read_config
+    from dfplan.episode.layout import KIND
+
+    return bool(read_config(locate(checkpoint))["tokens"].get("kind") == KIND)
 
 
 def _act(request: PolicyRequest) -> Policy:
@@ -106,9 +116,20 @@ def _mpc(request: PolicyRequest) -> Policy:
     return ModelPredictivePolicy(_planner(request, "mpc"), goal=request.goal, seed=request.seed, **request.options)
 
 
+def _episode(request: PolicyRequest) -> Policy:
+    from dfplan.episode import EpisodeModel
+    from dfplan_policies.episode import EpisodePolicy
+
+    _check_options("episode", EpisodePolicy, request.options)
+    if request.checkpoint is None:
+        raise ValueError("the policy 'episode' needs a checkpoint, got none; pass a bundled name, a folder or a Hub id")
+    model = EpisodeModel.from_pretrained(request.checkpoint, device=request.device)
+    return EpisodePolicy(model, seed=request.seed, **request.options)
+
+
 def _check_options(name: str, policy: type, options: Mapping[str, Any]) -> None:
     """Refuse options that a policy does not have."""
-    filled = ("planner", "oracle", "method", "act_dim", "goal", "seed")
+    filled = ("planner", "model", "oracle", "method", "act_dim", "goal", "seed")
     known = [p for p in signature(policy).parameters if p not in filled]
     for option in options:
         if option not in known:
@@ -168,8 +189,11 @@ def _sampling(request: PolicyRequest, method: str) -> Policy:
 
 
 _BUILT_IN = (
-    PolicyEntry("df", "Diffusion Forcing planner; an executor follows its plans", _df, plans=True),
+    PolicyEntry(
+        "df", "Diffusion Forcing: plans that an executor follows, or 'episode', by checkpoint", _df, plans=True
+    ),
     PolicyEntry("act", "the same model without a plan: denoise the next actions, execute, ask again", _act, plans=True),
+    PolicyEntry("episode", "acts on all that was seen and done since the episode began", _episode, plans=True),
     PolicyEntry("mpc", "optimise actions in the model's own imagination (interleaved tokens)", _mpc, plans=True),
     PolicyEntry("waypoint", "the controller that made the data: shortest cell path, waypoint by waypoint", _waypoint),
     PolicyEntry(
