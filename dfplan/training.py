@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from dfplan.tokens import Normalizer, TokenSpec
 from dfplan.training_data import Layouts, Windows, source_of, split_episodes, window_source
 from dfplan.training_state import STATE, Start, load_state, save_state
 from dfplan.windows import Batch, EpisodeArrays, Replay
+
+if TYPE_CHECKING:
+    from dfplan.vision import ImageAutoencoder
 
 PRECISIONS = ("auto", "fp32", "bf16")
 Log = Callable[[dict[str, Any]], None]
@@ -176,6 +179,7 @@ def train(
     spaces: Spaces | None = None,
     initial: Start | None = None,
     replay: Replay | None = None,
+    encoder: ImageAutoencoder | None = None,
 ) -> Path:
     """Train a denoiser, or go on with the run that ``folder`` holds.
 
@@ -199,6 +203,8 @@ def train(
             average then starts from theirs and has no warm-up, and an inverse head stays as it is.
         replay: Episodes of the same columns from which a share of the windows is drawn; none of them is held out.
 
+        encoder: The image autoencoder of the observations, to be saved with the checkpoint.
+
     Returns:
         The checkpoint folder.
 
@@ -212,7 +218,7 @@ def train(
             device = f"cuda:{rank % torch.cuda.device_count()}"
         return _train(
             episodes, spec, norm, config, folder, rank, world, torch.device(device), name, env, planner, provenance,
-            log, spaces, initial, replay,
+            log, spaces, initial, replay, encoder,
         )  # fmt: skip
 
 
@@ -221,6 +227,7 @@ def _train(
         int,
     device: torch.device, name: str, env: str, planner: dict[str, Any] | None, provenance: dict[str, Any] | None, log:
         Log | None, spaces: Spaces | None, initial: Start | None, replay: Replay | None,
+    encoder: ImageAutoencoder | None,
 ) -> Path:  # fmt: skip
     if config.batch % world:
         raise ValueError(f"batch must be divisible by the number of processes, got {config.batch} and {world}")
@@ -248,7 +255,7 @@ def _train(
         initial.restore(model, optimizer, ema)
     step = load_state(folder / "state", model, optimizer, ema, identity) if resumed else 0
     meta = {**(provenance or {}), "training": config.to_dict()}
-    checkpoint = Checkpoint(name, env, model, spec, norm, planner or {}, meta, spaces)
+    checkpoint = Checkpoint(name, env, model, spec, norm, planner or {}, meta, spaces, encoder=encoder)
     bf16 = use_bf16(config.precision, device)
     began, first = time.perf_counter(), step
     while step < config.steps:

@@ -22,6 +22,13 @@ def train(
             "the default makes the recipe's data in memory."
         ),
     ] = None,
+    obs: Annotated[
+        str, typer.Option(help="Arm: state, or image: an autoencoder is trained first, and the policy on its latents.")
+    ] = "state",
+    encoder: Annotated[
+        Path | None, typer.Option(help="image: folder of a trained autoencoder.", show_default="a new one is trained")
+    ] = None,
+    encoder_steps: Annotated[int, typer.Option(min=1, help="image: steps of training the autoencoder.")] = 6000,
     stitch: Annotated[
         float | None,
         typer.Option(help="Compose longer episodes with jumps of up to this distance between states that almost meet."),
@@ -159,20 +166,28 @@ def train(
         model=make_config(model, network),
         objective=ObjectiveConfig(levels=levels, weighting=weighting, action_tokens=action_tokens),
     )  # fmt: skip
-    episodes, origin = load_data(env_id, data, seed, _say if main_process else lambda text: None)
+    folder, tell = out or Path("runs") / f"train-{env_id}", _say if main_process else lambda text: None
+    eyes = None
+    if obs == "image":
+        from dfplan.cli.train_images import load_images
+
+        episodes, origin, eyes = load_images(data, folder, encoder, encoder_steps, seed, tell)
+    elif obs != "state":
+        raise ValueError(f"--obs must be state or image, got {obs!r}")
+    else:
+        episodes, origin = load_data(env_id, data, seed, tell)
     chosen = recipe.columns if columns is None else columns
-    if chosen and chosen != "all":
+    if chosen and chosen != "all" and eyes is None:
         episodes = select(episodes, chosen)
     spec = layout(episodes, recipe, history, discount)
     if stitch is not None:
         episodes = stitched(episodes, stitch, spec.steps, seed)
         origin["stitched"] = episodes.meta["stitched"]
-    folder = out or Path("runs") / f"train-{env_id}"
     provenance = _provenance(origin)
     if main_process:
         _say(f"{episodes.steps:,} steps in {len(episodes):,} episodes; run folder {folder}")
         _write_config(folder, env_id, config.to_dict(), spec.to_dict(), provenance)
-    name = checkpoint_name(env_id, data)
+    name = checkpoint_name(env_id, data) + ("-image" if eyes is not None else "")
     log = (
         _Log(folder, config.steps, env_id, evaluate_every, evaluate_episodes, seed, tensorboard)
         if main_process
@@ -183,6 +198,7 @@ def train(
         path = run(
             episodes, spec, norm, config, folder, name=name, env=env_id, planner=dict(recipe.planner),
             provenance=provenance, device=device, log=log, spaces=spaces_of(episodes),
+            encoder=eyes,
         )  # fmt: skip
     finally:
         if log is not None:

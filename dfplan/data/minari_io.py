@@ -331,6 +331,11 @@ def _as_episodes(parts: list[Any], dataset: Any, metadata: Mapping[str, Any], me
         raise ValueError(f"the dataset {meta['dataset_id']}: {error}") from error
 
 
+def dataset_meta(dataset_id: str, dataset: Any) -> dict[str, Any]:
+    """Return what is known of an open dataset."""
+    return _meta(dataset_id, dataset.storage.metadata, dataset.env_spec)
+
+
 def _meta(dataset_id: str, metadata: Mapping[str, Any], env_spec: EnvSpec | None) -> dict[str, Any]:
     meta: dict[str, Any] = dict(metadata.get("dfplan") or {})
     meta["dataset_id"] = dataset_id

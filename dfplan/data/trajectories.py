@@ -69,6 +69,9 @@ class Trajectories:
             ValueError: for a space that is not served; says what is and what to do.
         """
         observations, space, key = self.observations, self.observation_space, only_key(self.observation_space)
+        named = (meta or {}).get("observation_key")
+        if key is None and isinstance(space, Dict) and named in space.spaces:
+            key = named
         if key is None and codecs is not None and codecs.observation.kind != "goal" and isinstance(observations, dict):
             key = OBSERVATION_KEY  # a goal that those who chose the columns have no use for
         if key is not None and isinstance(space, Dict) and isinstance(observations, dict):
