@@ -59,6 +59,9 @@ def train(
         int, typer.Option(help="Steps of training what a plan is worth, if there are returns; 0: none.")
     ] = 2000,
     history: Annotated[int, typer.Option(help="Past tokens, of interleaved only.")] = 0,
+    forgetful: Annotated[
+        bool, typer.Option("--forgetful", help="episode: remember the last --horizon blocks only, 1: what is seen.")
+    ] = False,
     columns: Annotated[
         str | None,
         typer.Option(
@@ -179,7 +182,7 @@ def train(
     chosen = recipe.columns if columns is None else columns
     if chosen and chosen != "all" and eyes is None:
         episodes = select(episodes, chosen)
-    spec = layout(episodes, recipe, history, discount)
+    spec = layout(episodes, recipe, history, discount, not forgetful)
     if stitch is not None:
         episodes = stitched(episodes, stitch, spec.steps, seed)
         origin["stitched"] = episodes.meta["stitched"]

@@ -79,7 +79,9 @@ def select(episodes: Episodes, text: str) -> Episodes:
     return Episodes(e.observations[:, columns], e.actions, e.rewards, e.lengths, meta, e.terminated)
 
 
-def layout(episodes: Episodes, recipe: Recipe, history: int, discount: float | None) -> TokenSpec | EpisodeSpec:
+def layout(
+    episodes: Episodes, recipe: Recipe, history: int, discount: float | None, whole: bool = True
+) -> TokenSpec | EpisodeSpec:
     """Choose the layout.
 
     Args:
@@ -87,6 +89,7 @@ def layout(episodes: Episodes, recipe: Recipe, history: int, discount: float | N
         recipe: Stride, horizon, kind of token, discount.
         history: Past tokens.
         discount: Of returns; None takes the recipe's, or for a task without goals the usual one; 0 leaves them out.
+        whole: Of the kind ``episode``, whether it begins where the episode does.
 
     Raises:
         ValueError: If the options do not go together.
@@ -98,7 +101,7 @@ def layout(episodes: Episodes, recipe: Recipe, history: int, discount: float | N
         if history or discount:
             raise ValueError("whole episodes need neither --history nor --discount; leave them out")
         widths = episodes.observations.shape[1], episodes.actions.shape[1]
-        return EpisodeSpec(*widths, recipe.stride, recipe.horizon, recipe.dt_s)
+        return EpisodeSpec(*widths, recipe.stride, recipe.horizon, recipe.dt_s, whole)
     O, spaces = episodes.observations.shape[1], spaces_of(episodes)  # noqa: E741
     goal: tuple[int, ...] = (0, 1) if spaces is None else spaces.observation.goal_columns
     maze = recipe.tokens != "bundle" or spaces is None

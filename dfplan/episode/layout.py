@@ -23,8 +23,10 @@ class EpisodeSpec:
         obs_dim: O, width of an observation.
         act_dim: A, width of an action.
         stride: F, environment steps per block.
-        blocks: N, blocks of the longest episode.
+        blocks: N, blocks of the longest episode, or of the part of it that is remembered.
         dt_s: Seconds per environment step.
+        whole: Whether the sequence begins where the episode does. If not, it begins anywhere, and a policy remembers
+            the last N - 1 blocks only: with one block nothing but what it sees.
     """
 
     obs_dim: int
@@ -32,6 +34,7 @@ class EpisodeSpec:
     stride: int
     blocks: int
     dt_s: float = 0.1
+    whole: bool = True
 
     kind: ClassVar[str] = KIND
     returns: ClassVar[bool] = False

@@ -34,7 +34,7 @@ class EpisodeBatch:
 
 
 class EpisodeWindows:
-    """Draw random episodes as normalised tokens, each from its beginning.
+    """Draw random episodes as normalised tokens, each from its beginning, or from a random step if they are not whole.
 
     An episode that is longer than the layout is cut. The actions of a last block that is not full count, the
     observation after it does not.
@@ -57,21 +57,24 @@ class EpisodeWindows:
                 raise ValueError(
                     f"{name} must have shape (n, {width}), got {array.shape}; the layout and the data differ"
                 )
-        self.spec = spec
+        self.spec, self.norm, self.episodes = spec, norm, episodes
         lengths = np.asarray(episodes.lengths, dtype=np.int64)
         if lengths.max(initial=0) < 1:
             raise ValueError("the data hold no episode of at least one step")
         ends = np.cumsum(lengths)
-        tokens = [
-            self._tokens(episodes.observations[b + i : e + i + 1], episodes.actions[b:e], norm)
-            for i, (b, e) in enumerate(zip(ends - lengths, ends, strict=True))
-            if e > b
-        ]
-        self._tokens_of = tokens
+        rows = [(b + i, b, e) for i, (b, e) in enumerate(zip(ends - lengths, ends, strict=True)) if e > b]
+        self._rows = rows
+        self._tokens_of = [self._cut(row, 0) for row in rows] if spec.whole else []
 
     def __len__(self) -> int:
         """Count the episodes."""
-        return len(self._tokens_of)
+        return len(self._rows)
+
+    def _cut(self, row: tuple[int, int, int], start: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Cut an episode, which begins at these rows of observations and actions, from a step on."""
+        first, begin, end = row
+        seen = self.episodes.observations[first + start : first + end - begin + 1]
+        return self._tokens(seen, self.episodes.actions[begin + start : end], self.norm)
 
     def _tokens(
         self, obs: NDArray[np.float32], act: NDArray[np.float32], norm: Normalizer
@@ -100,7 +103,12 @@ class EpisodeWindows:
         Half of the batches stand somewhere in the layout instead of at its beginning, so that a policy which takes
         longer than the data's longest episode meets no position that was never trained.
         """
-        chosen = [self._tokens_of[i] for i in rng.integers(0, len(self), batch)]
+        which = rng.integers(0, len(self), batch)
+        if self.spec.whole:
+            chosen = [self._tokens_of[i] for i in which]
+        else:
+            rows = [self._rows[i] for i in which]
+            chosen = [self._cut(row, int(rng.integers(0, row[2] - row[1]))) for row in rows]
         n = max(len(x0) for x0, _, _ in chosen)
         shift, share = int(rng.integers(0, (self.spec.tokens - n) // 2 + 1)), float(rng.random())
 

@@ -31,6 +31,7 @@ class EpisodeMemory:
         at: How many of them have been executed.
         draws: Random streams used so far.
         evaluations: Network calls.
+        recent: Observations with their levels, and the chunks after them, of a layout that is not whole.
     """
 
     episode: int
@@ -39,6 +40,7 @@ class EpisodeMemory:
     at: int = 0
     draws: int = 0
     evaluations: int = 0
+    recent: tuple[tuple[FloatArray, int, FloatArray], ...] = ()
 
 
 class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
@@ -104,6 +106,8 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
 
     def _ask(self, memory: EpisodeMemory, observation: FloatArray) -> EpisodeMemory:
         """Remember the block that is over, and what is seen now; sample the next block."""
+        if not self.model.spec.whole:
+            return self._ask_anew(memory, observation)
         if self.model.full(memory.past):
             raise ValueError(
                 f"the episode is longer than the {self.model.spec.steps} steps of the model's memory; train with a "
@@ -122,6 +126,22 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         chunk = self.limited(self.model.next_actions(past, draw)[0].double().cpu().numpy())
         return replace(
             memory, past=past, chunk=chunk, at=0, draws=memory.draws + 1, evaluations=evaluations + 1 + self.steps
+        )  # fmt: skip
+
+    def _ask_anew(self, memory: EpisodeMemory, observation: FloatArray) -> EpisodeMemory:
+        """Sample the next block after the last few only."""
+        draw, past, blocks = self._draw(memory), None, self.model.spec.blocks
+        for seen, k, chunk in memory.recent[-(blocks - 1) :] if blocks > 1 else ():
+            past = self.model.seen(past, torch.as_tensor(seen[None]), k, draw)
+            past = self.model.done(past, torch.as_tensor(chunk[None]))
+        gaps = np.isnan(observation)
+        seen, k = self._filled(past, observation, gaps, draw) if gaps.any() else (observation, 0)
+        past = self.model.seen(past, torch.as_tensor(seen[None]), k, draw)
+        chunk = self.limited(self.model.next_actions(past, draw)[0].double().cpu().numpy())
+        recent = (*memory.recent, (seen, k, chunk))[-max(1, blocks - 1) :]
+        return replace(
+            memory, chunk=chunk, at=0, draws=memory.draws + 1, evaluations=memory.evaluations + 1 + self.steps,
+            recent=recent,
         )  # fmt: skip
 
     def _filled(self, past: Any, observation: FloatArray, gaps: Any, draw: Any) -> tuple[FloatArray, int]:
