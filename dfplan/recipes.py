@@ -24,6 +24,7 @@ class Recipe:
         tokens: Kind of token.
         discount: Of returns, per step; None for tasks that are about goals alone.
         columns: Numbers of an observation that are used, as ``--columns`` takes them; empty for all.
+        image_columns: The same for pictures, where latents stand behind the arm's own 17 numbers.
         network: Size of the network, where it is not the usual one.
     """
 
@@ -37,6 +38,7 @@ class Recipe:
     tokens: str = "path"
     discount: float | None = None
     columns: str = ""
+    image_columns: str = ""
     network: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -57,10 +59,12 @@ RECIPES["Pendulum"] = Recipe(stride=4, horizon=8, steps=4_000, dt_s=0.05, **_CLO
 RECIPES["CartPole"] = Recipe(stride=4, horizon=8, steps=3_000, dt_s=0.02, **_CLOSED, **_REWARD)
 RECIPES["HalfCheetah"] = Recipe(stride=4, horizon=8, steps=6_000, dt_s=0.05, **_CLOSED, **_REWARD)
 
-# The robot arm: whole episodes as memory; blocks of 0.6 s, as many as an episode may last; fruits without rotations.
+# The robot arm: whole episodes as memory; blocks of 0.6 s, as many as an episode may last; what the arm's
+# tool does and where the fruits are, without joints and rotations.
 RECIPES["fruit-swap"] = Recipe(
-    stride=6, horizon=50, steps=4_000, data_steps=0, dt_s=0.1, tokens="episode", columns="0-19,24-26",
-    network={"width": 128, "layers": 4, "batch": 32},
+    stride=6, horizon=50, steps=4_000, data_steps=0, dt_s=0.1, tokens="episode", columns="7-9,16-19,24-26",
+    image_columns="7-9,16-80",
+    network={"width": 128, "layers": 4, "batch": 32, "octaves": 4},
 )  # fmt: skip
 
 # OGBench's pointmaze: cells of 4 units, success within 1.0, and a world without surprises, so that plans last.

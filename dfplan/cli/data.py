@@ -64,6 +64,9 @@ def make(
     pushed: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="fruit-swap: share of the episodes with one external push.")
     ] = 0.3,
+    bumps: Annotated[
+        float, typer.Option(min=0.0, help="fruit-swap: bumps of the arm per second, so that data show corrections.")
+    ] = 0.8,
     keep: Annotated[str, typer.Option(help="fruit-swap: success or all.")] = "success",
     out: Annotated[
         Path | None,
@@ -85,9 +88,10 @@ def make(
         if env.rpartition("-v")[0] == "fruit-swap" or env == "fruit-swap":
             from dfplan.cli.data_fruit_swap import make_command
 
+            options = {"obs": obs, "image_size": image_size, "bumps": bumps}
             make_command(
-                episodes, seed, {"obs": obs, "image_size": image_size}, expert_noise, pushed, keep, workers or cores(),
-                out, dataset_id, npz, minari, overwrite, authors(author, author_email), as_json,
+                episodes, seed, options, expert_noise, pushed, keep, workers or cores(), out, dataset_id, npz, minari,
+                overwrite, authors(author, author_email), as_json,
             )  # fmt: skip
             return
         if env.startswith("pointmaze-"):

@@ -45,17 +45,17 @@ def make_command(
     """Carry out `dfplan data make fruit-swap`."""
     from dfplan_envs.arm.demonstrations import Demonstrations
 
-    begin, (obs, size) = time.perf_counter(), (str(options["obs"]), int(options["image_size"]))
+    begin, obs, size, bumps = time.perf_counter(), str(options["obs"]), int(options["image_size"]), options["bumps"]
     dataset_id = dataset_id or default_id(obs, size)
     check_outputs(dataset_id, minari, npz, overwrite)
-    chosen = (("obs", obs),) + ((("image_size", size),) if obs != "state" else ())
+    chosen = (("obs", obs), ("bumps", bumps), *((("image_size", size),) if obs != "state" else ()))
     what = Demonstrations(seed=seed, noise=noise, pushed=pushed, options=chosen)
     found, native, spec, counts = make_demonstrations(what, episodes, keep=keep, workers=workers, folder=out)
     say(f"{counts['successes']} of {counts['played']} episodes succeeded, {counts['kept']} are kept")
     found.meta["command"] = (
         f"dfplan data make {NAME} --episodes {episodes} --seed {seed} --obs {obs}"
         + (f" --image-size {size}" if obs != "state" else "")
-        + f" --expert-noise {noise:g} --pushed {pushed:g} --keep {keep}"
+        + f" --expert-noise {noise:g} --pushed {pushed:g} --bumps {bumps:g} --keep {keep}"
     )
     about = {
         "description": f"{NAME}: {found.meta['recipe']}; {round(100 * pushed)} % of the episodes with one push.",

@@ -85,8 +85,12 @@ def train(
         ),
     ] = None,
     octaves: Annotated[
-        int, typer.Option(help="Sines and cosines of the transformer's input, which tell near states apart.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            help="Sines and cosines of the transformer's input, which tell near states apart.",
+            show_default="the recipe's, 0",
+        ),
+    ] = None,
     inverse: Annotated[
         int | None,
         typer.Option(
@@ -154,6 +158,7 @@ def train(
     recipe = recipe_of(env_id, stride=stride, horizon=horizon, steps=steps, tokens=tokens)
     usual = {"width": 192, "layers": 3, "batch": 128, **recipe.network}
     width, layers, batch = width or usual["width"], layers or usual["layers"], batch or usual["batch"]
+    octaves = usual.get("octaves", 0) if octaves is None else octaves
     network: dict[str, Any] = {"width": width, "noise": noise, "prediction": prediction}
     whole = recipe.tokens == "episode"
     if model == "transformer":
@@ -179,8 +184,9 @@ def train(
         raise ValueError(f"--obs must be state or image, got {obs!r}")
     else:
         episodes, origin = load_data(env_id, data, seed, tell)
-    chosen = recipe.columns if columns is None else columns
-    if chosen and chosen != "all" and eyes is None:
+    usual_columns = recipe.columns if eyes is None else recipe.image_columns
+    chosen = usual_columns if columns is None else columns
+    if chosen and chosen != "all":
         episodes = select(episodes, chosen)
     spec = layout(episodes, recipe, history, discount, not forgetful)
     if stitch is not None:

@@ -18,23 +18,23 @@ from dfplan.noise import add_noise, target_from
 from dfplan.objective import TEACHER_FORCING, ObjectiveConfig, TrainableDenoiser
 from dfplan.schedule import LEVEL_SAMPLERS
 
-CLEAN, MOSTLY_CLEAN = 0.4, 0.4  # shares of episodes by their past; the others have independent levels
+CLEAN, NOISY = 0.2, 0.4  # shares of episodes by their past; the others are forgotten in part
 
 
 def past_levels(shape: tuple[int, int], levels: int, generator: torch.Generator) -> Tensor:
     """Draw the levels of pasts, int64 (B, n).
 
-    In two fifths of the rows all tokens are clean; in two fifths each token is clean with a probability that is drawn
-    per row and else at a uniform level, in halves of a tenth of K and of K; in the others all levels are uniform and
-    independent.
+    In a fifth of the rows all tokens are clean. In the others each token is clean with a probability that is drawn per
+    row; if it is not, it is at a uniform level, in halves of the rows up to K / 10 and up to K (two fifths of all
+    rows), or at K (two fifths): a network that has whole episodes by heart is of no use in a new one.
     """
     B = shape[0]
     uniform = torch.randint(0, levels + 1, shape, generator=generator)
     small = torch.randint(0, max(1, levels // 10) + 1, shape, generator=generator)
-    which, share = torch.rand((B, 1), generator=generator), torch.rand((B, 1), generator=generator)
-    noisy = torch.where(torch.rand((B, 1), generator=generator) < 0.5, small, uniform)
+    which, share, half = (torch.rand((B, 1), generator=generator) for _ in range(3))
+    noisy = torch.where(which < CLEAN + NOISY, torch.where(half < 0.5, small, uniform), levels)
     mostly = torch.where(torch.rand(shape, generator=generator) < share, 0, noisy)
-    return torch.where(which < CLEAN, 0, torch.where(which < CLEAN + MOSTLY_CLEAN, mostly, uniform))
+    return torch.where(which < CLEAN, 0, mostly)
 
 
 def episode_loss(

@@ -85,7 +85,8 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         """Turn observations into columns, pictures into latents; what is missing is NaN."""
         if self.model.encoder is None:
             return super()._columns(observation)
-        return picture_columns(self.model.encoder, observation, mark=self.missing == "predicted")
+        columns, batched = picture_columns(self.model.encoder, observation, mark=self.missing == "predicted")
+        return columns[:, list(self.spaces.observation.keep) or slice(None)], batched
 
     def begin(self, episode: int) -> EpisodeMemory:
         """Return an empty memory."""
@@ -157,7 +158,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         return normal_like(stream(self.seed, memory.episode, memory.draws))
 
 
-def picture_columns(encoder: Any, observation: Observation, *, mark: bool) -> tuple[Observation, bool | None]:
+def picture_columns(encoder: Any, observation: Observation, *, mark: bool) -> tuple[FloatArray, bool]:
     """Turn a dict of pictures and the arm's own state into columns (B, O): ``proprio``, then the latents.
 
     Args:

@@ -15,7 +15,15 @@ from numpy.typing import ArrayLike, NDArray
 from dfplan_envs._errors import unknown
 from dfplan_envs.arm import cameras, disturb
 from dfplan_envs.arm._bullet import Colour, Floats, World
-from dfplan_envs.arm.actions import WIDTHS, joint_joints, read_action, tool_joints, width_of
+from dfplan_envs.arm.actions import (
+    WIDTHS,
+    WORKSPACE_HIGH,
+    WORKSPACE_LOW,
+    joint_joints,
+    read_action,
+    tool_joints,
+    width_of,
+)
 from dfplan_envs.arm.options import read_options
 from dfplan_envs.arm.panda import OPEN_M, Panda
 
@@ -154,13 +162,14 @@ class ArmEnv(gymnasium.Env[Any, NDArray[np.float32]], gymnasium.utils.RecordCons
             if name not in self.reset_options:
                 raise unknown("option of reset", name, self.reset_options)
         self._check_limit()
-        start, timing, looks, weights = (np.random.default_rng(s) for s in self.np_random.integers(2**62, size=4))
+        start, timing, looks, weights, hits = (np.random.default_rng(s) for s in self.np_random.integers(2**62, size=5))
         chosen = self.options
         self._forget()
         self._live = {
             "step": 0, "pushes": 0, "open_until": -1, "disturbed": False, "push_rng": timing.bit_generator.state,
             "dark": disturb.draw_dark(chosen.occlude, disturb.DARK_STEPS, chosen.control_hz, timing),
             "push_steps": disturb.draw_push_steps(chosen.push, chosen.control_hz, timing),
+            "bumps": disturb.draw_bumps(chosen.bumps, disturb.DARK_STEPS, chosen.control_hz, hits),
             "looks": self._draw_looks(looks), "weights": weights.uniform(-1.0, 1.0, (len(self.movables), 2)),
         }  # fmt: skip
         self._live["push_rng"] = timing.bit_generator.state
@@ -185,6 +194,7 @@ class ArmEnv(gymnasium.Env[Any, NDArray[np.float32]], gymnasium.utils.RecordCons
         if chosen.action == "joint":
             joints, clips = joint_joints(self.panda, values, dt_s)
         else:
+            self._bump(live, dt_s)
             joints, clips = tool_joints(self.panda, values, chosen.action, dt_s)
         knocked = live["step"] < live["open_until"]
         self.panda.follow(joints, OPEN_M if knocked else width_of(float(values[-1])), chosen.substeps)
@@ -328,6 +338,12 @@ class ArmEnv(gymnasium.Env[Any, NDArray[np.float32]], gymnasium.utils.RecordCons
         live["push_rng"] = rng.bit_generator.state
         live["pushes"] += 1
         self.world.set_velocity(chosen.id, (vx, vy, 0.0))
+
+    def _bump(self, live: dict[str, Any], dt_s: float) -> None:
+        """Shift the tool's target, if something bumps into the arm."""
+        if len(bumps := live["bumps"]):
+            moved = self.panda.tool_target + bumps[live["step"] % len(bumps)] * dt_s
+            self.panda.tool_target = np.clip(moved, WORKSPACE_LOW, WORKSPACE_HIGH)
 
     def _apply_live(self) -> None:
         """Set what the simulator's state does not hold: mass, friction, the look of distractors."""

@@ -42,6 +42,9 @@ class ArmOptions:
     """Whether the objects' columns of the state are NaN while cameras are dark."""
     push: int = 0
     """Disturbances per episode, 0 to 10, each at a random time: a knock out of the gripper, or a push."""
+    bumps: float = 0.0
+    """Bumps of the arm per second, 0 to 2, at random times: for 0.2 to 0.5 s something adds a velocity of 3 to 15 cm/s
+    to the tool's. For the actions "delta" and "absolute"."""
     randomize: float = 0.0
     """Spread, 0 to 0.9, of friction and mass: both are multiplied by U(1 - r, 1 + r) at every reset."""
     render_size: int = 256
@@ -68,6 +71,7 @@ class ArmOptions:
             ("distractors", self.distractors, 0, 8),
             ("occlude", self.occlude, 0.0, 0.9),
             ("push", self.push, 0, 10),
+            ("bumps", self.bumps, 0.0, 2.0),
             ("randomize", self.randomize, 0.0, 0.9),
             ("render_size", self.render_size, 16, 2048),
         ):

@@ -1,0 +1,63 @@
+"""Train what the benchmark `fruit-swap` compares with: into runs/fruit-swap, from the demonstrations.
+
+dfplan data make fruit-swap --episodes 1000 --no-minari --npz runs/fruit-swap/state.npz
+python benchmarks/fruit_swap.py memoryless next-frame cloning
+dfplan data make fruit-swap --episodes 300 --obs both --npz runs/fruit-swap/both.npz
+python benchmarks/fruit_swap.py memoryless-image next-frame-image
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+MADE = Path("runs") / "fruit-swap"
+STATE = ["--data", str(MADE / "state.npz")]
+IMAGE = [
+    "--data",
+    "fruit-swap/both-64-v0",
+    "--obs",
+    "image",
+    "--encoder",
+    str(MADE / "fruit-swap-image" / "encoder" / "checkpoint"),
+]
+FORGETFUL = ["--forgetful", "--horizon", "1", "--batch", "512"]
+NEXT = ["--levels", "teacher_forcing"]
+OPTIONS = {
+    "fruit-swap": STATE,
+    "memoryless": [*STATE, *FORGETFUL],
+    "next-frame": [*STATE, *NEXT],
+    "fruit-swap-image": IMAGE[:4],
+    "memoryless-image": [*IMAGE, *FORGETFUL],
+    "next-frame-image": [*IMAGE, *NEXT],
+}
+CLONING_STEPS = 4000
+
+
+def train(name: str, more: list[str]) -> None:
+    """Train one of them; a run that was stopped goes on."""
+    if name == "cloning":
+        from dfplan.cli.train_layout import select
+        from dfplan.data import load_episodes
+        from dfplan.episode import EpisodeSpec
+        from dfplan.recipes import RECIPES
+        from dfplan_bench.fruit_swap import cloning
+
+        recipe = RECIPES["fruit-swap"]
+        episodes = select(load_episodes(STATE[1]), recipe.columns)
+        widths = episodes.observations.shape[1], episodes.actions.shape[1]
+        spec = EpisodeSpec(*widths, recipe.stride, recipe.horizon, recipe.dt_s)
+        cloning.save(cloning.train(episodes, spec, CLONING_STEPS, 0), MADE / name)
+        return
+    if name not in OPTIONS:
+        raise SystemExit(f"unknown name {name!r}; there are {', '.join([*OPTIONS, 'cloning'])}")
+    command = ["dfplan", "train", "--env", "fruit-swap", "--out", str(MADE / name), *OPTIONS[name], *more]
+    subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    names = [word for word in sys.argv[1:] if not word.startswith("-") and not word.isdigit()]
+    rest = [word for word in sys.argv[1:] if word not in names]
+    for chosen in names:
+        train(chosen, rest)
