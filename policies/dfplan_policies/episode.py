@@ -86,7 +86,8 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         if self.model.encoder is None:
             return super()._columns(observation)
         columns, batched = picture_columns(self.model.encoder, observation, mark=self.missing == "predicted")
-        return columns[:, list(self.spaces.observation.keep) or slice(None)], batched
+        keep = self.spaces.observation.keep if self.spaces is not None else ()
+        return (columns[:, np.array(keep)] if keep else columns), batched
 
     def begin(self, episode: int) -> EpisodeMemory:
         """Return an empty memory."""

@@ -100,9 +100,8 @@ def save(policy: RecurrentCloning, folder: Path) -> Path:
     """Write weights and what belongs to them."""
     from safetensors.torch import save as to_bytes
 
-    about: dict[str, Any] = {
-        "tokens": policy.spec.to_dict(), "normalizer": policy.norm.to_dict(), "spaces": policy.spaces.to_dict() if policy.spaces is not None else None,
-    }  # fmt: skip
+    spaces = None if policy.spaces is None else policy.spaces.to_dict()
+    about: dict[str, Any] = {"tokens": policy.spec.to_dict(), "normalizer": policy.norm.to_dict(), "spaces": spaces}
     with atomic_path(folder / "cloning.safetensors") as path:
         path.write_bytes(to_bytes({n: v.contiguous() for n, v in policy.net.state_dict().items()}))
     with atomic_path(folder / "cloning.json") as path:
