@@ -34,7 +34,7 @@ class EpisodeBatch:
 
 
 class EpisodeWindows:
-    """Draw random episodes as normalised tokens, each from its beginning, or from a random step if they are not whole.
+    """Draw random episodes as normalised tokens, each from its beginning, or from a random block if they are not whole.
 
     An episode that is longer than the layout is cut. The actions of a last block that is not full count, the
     observation after it does not.
@@ -108,7 +108,8 @@ class EpisodeWindows:
             chosen = [self._tokens_of[i] for i in which]
         else:
             rows = [self._rows[i] for i in which]
-            chosen = [self._cut(row, int(rng.integers(0, row[2] - row[1]))) for row in rows]
+            F = self.spec.stride  # a picture may be taken at the beginning of a block only
+            chosen = [self._cut(row, F * int(rng.integers(0, -(-(row[2] - row[1]) // F)))) for row in rows]
         n = max(len(x0) for x0, _, _ in chosen)
         shift, share = int(rng.integers(0, (self.spec.tokens - n) // 2 + 1)), float(rng.random())
 
