@@ -166,7 +166,8 @@ class ArmEnv(gymnasium.Env[Any, NDArray[np.float32]], gymnasium.utils.RecordCons
         chosen = self.options
         self._forget()
         self._live = {
-            "step": 0, "taken": None, "pushes": 0, "open_until": -1, "disturbed": False, "push_rng": timing.bit_generator.state,
+            "step": 0, "taken": None, "pushes": 0, "open_until": -1, "disturbed": False,
+            "push_rng": timing.bit_generator.state,
             "dark": disturb.draw_dark(chosen.occlude, disturb.DARK_STEPS, chosen.control_hz, timing),
             "push_steps": disturb.draw_push_steps(chosen.push, chosen.control_hz, timing),
             "bumps": disturb.draw_bumps(chosen.bumps, disturb.DARK_STEPS, chosen.control_hz, hits),
