@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dfplan.models import Cond, TransformerConfig, TransformerDenoiser
-from dfplan.models.block import attend
+from dfplan.models.transformer import attend
 from dfplan.noise import to_x0
 from dfplan.tokens import GOAL, TokenSpec
 from tests.core.tiny import random_denoiser, small_spec
