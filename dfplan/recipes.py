@@ -64,7 +64,7 @@ RECIPES["HalfCheetah"] = Recipe(stride=4, horizon=8, steps=6_000, dt_s=0.05, **_
 RECIPES["fruit-swap"] = Recipe(
     stride=6, horizon=50, steps=4_000, data_steps=0, dt_s=0.1, tokens="episode", columns="7-9,16-19,24-26",
     image_columns="7-9,16-80",
-    network={"width": 128, "layers": 4, "batch": 32, "octaves": 4, "shift": True},
+    network={"width": 128, "layers": 4, "batch": 32, "octaves": 4},
 )  # fmt: skip
 
 # OGBench's pointmaze: cells of 4 units, success within 1.0, and a world without surprises, so that plans last.

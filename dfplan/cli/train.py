@@ -162,7 +162,6 @@ def train(
     network: dict[str, Any] = {"width": width, "noise": noise, "prediction": prediction}
     whole = recipe.tokens == "episode"
     if model == "transformer":
-        network |= {"shift": True} if whole and usual.get("shift") else {}
         positions = positions or ("rotary" if whole else "learned")
         network |= {"layers": layers, "heads": heads, "positions": positions, "octaves": octaves}
         network["inverse"] = inverse if inverse is not None else 256 if recipe.tokens == "path" and action_tokens else 0

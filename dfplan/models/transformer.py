@@ -9,6 +9,7 @@ Without gradients, in evaluation mode, samples that share tokens and levels go t
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,8 +20,7 @@ from torch import Tensor, nn
 from dfplan.errors import unknown_name
 from dfplan.layout import Layout, is_open_ended
 from dfplan.models.base import Cond
-from dfplan.models.block import Block
-from dfplan.models.embedding import PREDICTIONS, check_sizes, distinct_levels, level_features, turns, waves
+from dfplan.models.embedding import PREDICTIONS, check_sizes, distinct_levels, level_features, rotate, turns, waves
 from dfplan.models.inverse import InverseHead
 from dfplan.models.keyvalues import KeyValues
 from dfplan.models.prepared import Prepared, prepared, shared_levels
@@ -28,7 +28,6 @@ from dfplan.noise import alpha_bar_table, check_levels, to_x0
 from dfplan.tokens import TokenSpec
 
 POSITIONS = ("learned", "rotary")
-OPTIONAL = ("inverse", "octaves", "shift")
 __all__ = ["POSITIONS", "PREDICTIONS", "KeyValues", "TransformerConfig", "TransformerDenoiser"]
 
 
@@ -47,8 +46,6 @@ class TransformerConfig:
             open-ended layout needs.
         octaves: Sines and cosines that each column is shown as besides its value, with periods 4, 2, 1, 1/2, ... of
             normalised columns; they tell apart what lies close together, such as the two sides of a wall.
-        shift: Whether every token is handed the content of the one before it directly, besides attention, scaled by
-            1 - k / K of that token; for causal sequences, whose tokens are passed without gaps.
         inverse: Channels of the exact head for actions between clean states (`dfplan.models.inverse`), 0 for none.
     """
 
@@ -60,7 +57,6 @@ class TransformerConfig:
     prediction: str = "v"
     positions: str = "learned"
     octaves: int = 0
-    shift: bool = False
     inverse: int = 0
 
     def __post_init__(self) -> None:
@@ -78,8 +74,69 @@ class TransformerConfig:
             raise ValueError(f"inverse must be 0 (no such head) or its channels, got {self.inverse}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; what is not in use is left out, as it was before there was such a thing."""
-        return {name: value for name, value in asdict(self).items() if value or name not in OPTIONAL}
+        """Return plain JSON values; without an inverse head or octaves, as they were before there were any."""
+        return {name: value for name, value in asdict(self).items() if value or name not in ("inverse", "octaves")}
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Compute masked attention; written out on the CPU, where the fused bf16 backward pass is about seven times slower.
+
+    Args:
+        q: (B, heads, n, c), and likewise ``k`` and ``v`` (B, heads, m, c).
+        mask: bool, broadcastable to (B, heads, n, m), True where a row may look at a column; no row is empty.
+    """
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    logits = (q @ k.transpose(-1, -2)) * (1 / math.sqrt(q.shape[-1]))
+    return logits.masked_fill(~mask, float("-inf")).softmax(-1).to(v.dtype) @ v
+
+
+class Block(nn.Module):
+    """One pre-norm block; scale and shift of both norms come from each token's own level."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        self.modulation = nn.Linear(width, 4 * width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+        for layer in (self.out, self.down):
+            nn.init.normal_(layer.weight, std=0.02 / math.sqrt(6))
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self, h: Tensor, levels: Tensor, one_hot: Tensor, mask: Tensor, turn: tuple[Tensor, Tensor] | None,
+        past: tuple[Tensor, Tensor] | None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # fmt: skip
+        """Update the residual stream (B, n, C).
+
+        Args:
+            h: (B, n, C).
+            levels: (U, C), the levels that occur, embedded.
+            one_hot: (B, n, U), picks a level per token.
+            mask: Who looks at whom, the remembered tokens first.
+            turn: Cosines and sines of rotary positions, or None.
+            past: Keys and values of the remembered tokens, or None.
+
+        Returns:
+            The stream, and the keys and values of the remembered tokens and those passed.
+        """
+        B, n, C = h.shape
+        scale1, shift1, scale2, shift2 = (one_hot @ self.modulation(levels)).chunk(4, -1)
+        y = F.layer_norm(h, (C,)) * (1 + scale1) + shift1
+        q, key, value = self.qkv(y).reshape(B, n, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
+        if turn is not None:
+            q, key = rotate(q, turn), rotate(key, turn)
+        if past is not None:
+            key, value = torch.cat([past[0].to(key.dtype), key], 2), torch.cat([past[1].to(value.dtype), value], 2)
+        h = h + self.out(attend(q, key, value, mask).transpose(1, 2).reshape(B, n, C))
+        y = F.layer_norm(h, (C,)) * (1 + scale2) + shift2
+        mixed: Tensor = self.down(F.relu(self.up(y)).square())
+        return h + mixed, (key, value)
 
 
 class TransformerDenoiser(nn.Module):
@@ -115,7 +172,6 @@ class TransformerDenoiser(nn.Module):
         self.register_buffer("allowed", torch.stack([spec.attention(False), spec.attention(True)]), persistent=False)
         self.register_buffer("order", spec.order(), persistent=False)
         self.content = nn.Linear(spec.width * (1 + 2 * config.octaves), C)
-        self.handed = nn.Linear(spec.width * (1 + 2 * config.octaves), C, bias=False) if config.shift else None
         rows = 1 if self.open_ended else spec.tokens
         self.position = nn.Parameter(torch.randn(rows, C) * 0.02)
         self.mode = nn.Parameter(torch.randn(2, C) * 0.02)
@@ -174,37 +230,13 @@ class TransformerDenoiser(nn.Module):
         where = positions if self.open_ended else self.order[positions]
         return turns(where, self.config.width // self.config.heads, self.position.dtype)
 
-    def _seen(self, x: Tensor, k: Tensor, positions: Tensor) -> Tensor:
-        """Return what is known of tokens, as the network is shown it."""
-        known = (k < self.levels).unsqueeze(-1) & self.columns(positions)
-        return waves(torch.where(known, x, torch.zeros_like(x)), self.config.octaves)
-
     def _embed(self, x: Tensor, k: Tensor, positions: Tensor, causal: bool) -> Tensor:
         """Turn tokens into the residual stream (B, n, C)."""
+        known = (k < self.levels).unsqueeze(-1) & self.columns(positions)
         where = self.position if self.open_ended else self.position[positions]
-        h: Tensor = self.content(self._seen(x, k, positions)) + where + self.mode[int(causal)]
+        seen = waves(torch.where(known, x, torch.zeros_like(x)), self.config.octaves)
+        h: Tensor = self.content(seen) + where + self.mode[int(causal)]
         return h
-
-    def _hand_on(self, x: Tensor, k: Tensor, positions: Tensor) -> Tensor | None:
-        """Return what each token hands on to the next one, (B, n, C); None if nothing is."""
-        if self.handed is None:
-            return None
-        handed: Tensor = self.handed(self._seen(x, k, positions)) * (1 - k / self.levels).unsqueeze(-1)
-        return handed
-
-    def _received(self, handed: Tensor, positions: Tensor, cond: Cond) -> Tensor:
-        """Return what each token is handed by the one before it, (B, n, C): of the first, by the last remembered.
-
-        Raises:
-            ValueError: If attention is not causal, or tokens are passed with gaps.
-        """
-        if not cond.causal or positions.ndim != 1 or bool((positions[1:] - positions[:-1] != 1).any()):
-            raise ValueError("tokens that hand on their content need causal attention, and no gaps between them")
-        memory = cond.memory
-        first = torch.zeros_like(handed[:, :1])
-        if memory is not None and memory.tail is not None and memory.next == int(positions[0]):
-            first = memory.tail.unsqueeze(1).to(handed)
-        return torch.cat([first, handed[:, :-1]], 1)
 
     def _run(
         self, h: Tensor, k: Tensor, mask: Tensor, positions: Tensor, memory: KeyValues | None
@@ -254,14 +286,11 @@ class TransformerDenoiser(nn.Module):
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Compute the raw output, and each block's keys and values of remembered and passed tokens."""
         usable = self.prepare and not (self.training or torch.is_grad_enabled() or self.position.is_inference())
-        usable = usable and positions.ndim == 1 and self.handed is None
+        usable = usable and positions.ndim == 1
         levels = shared_levels(k, cond.memory) if usable else None
         if levels is None:
             mask = self.visible(positions, k, cond.causal, cond.memory)
-            h = self._embed(x, k, positions, cond.causal)
-            if (handed := self._hand_on(x, k, positions)) is not None:
-                h = h + self._received(handed, positions, cond)
-            return self._run(h, k, mask, positions, cond.memory)
+            return self._run(self._embed(x, k, positions, cond.causal), k, mask, positions, cond.memory)
         ready = self._prepared = prepared(self, self._prepared)
         return ready(x, levels, ready.scene(self, levels, positions, cond.causal, cond.memory), cond.memory)
 
@@ -284,8 +313,6 @@ class TransformerDenoiser(nn.Module):
         top = torch.cat([seen | itself, torch.zeros_like(seen)], -1)
         bottom = torch.cat([before, itself.expand_as(seen)], -1)
         h = self._embed(torch.cat([clean, x], 1), levels, both, True)
-        if (handed := self._hand_on(clean, clean_k, positions)) is not None:
-            h = h + self._received(handed, positions, cond).repeat(1, 2, 1)
         output, _ = self._run(h, levels, torch.cat([top, bottom], 1).unsqueeze(1), both, None)
         return output[:, n:].to(x.dtype)
 
@@ -313,13 +340,9 @@ class TransformerDenoiser(nn.Module):
         layers = tuple((key[:, :, :remembered], value[:, :, :remembered]) for key, value in kept)
         shared = shared_levels(k, None)
         visible = k[:, :keep] < self.levels if shared is None else (shared[:keep] < self.levels).expand(len(k), -1)
-        handed = (
-            self._hand_on(x[:, keep - 1 : keep], k[:, keep - 1 : keep], positions[keep - 1 : keep]) if keep else None
-        )
         if cond.memory is None:
-            return x0_hat, KeyValues(layers, positions[:keep], visible, None if handed is None else handed[:, 0])
-        tail = cond.memory.tail if handed is None else handed[:, 0]
-        return x0_hat, cond.memory.grown(layers, positions[:keep], visible, tail)
+            return x0_hat, KeyValues(layers, positions[:keep], visible)
+        return x0_hat, cond.memory.grown(layers, positions[:keep], visible)
 
     def forward(self, x: Tensor, k: Tensor, cond: Cond) -> Tensor:
         """Predict the clean tokens.
