@@ -86,7 +86,7 @@ def test_every_codec_is_compiled_beforehand() -> None:
     """Catches: a codec that is compiled at the first message, a stall of 0.1 s in a running loop."""
     fresh = Codecs()
     store = fresh._store
-    names = {name for name in STABLE_TYPES} | {
+    names = set(STABLE_TYPES) | {
         POINT,
         "diagnostic_msgs/msg/KeyValue",
         "std_msgs/msg/MultiArrayDimension",

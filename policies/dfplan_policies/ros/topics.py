@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -58,6 +59,12 @@ class Topics:
             raise ValueError(f"command_kind must be one of {', '.join(COMMANDS)}, got {self.command_kind!r}")
         for name in (*self.readers(), *self.writers()):
             check_topic(name)
+        written = [name for name in (self.command, self.gripper, self.diagnostics) if name is not None]
+        read = [self.joint_states, *self.more_states, *self.cameras.values()]
+        read += [name for name in (self.enable, self.stop, self.rearm) if name is not None]
+        twice = sorted(name for name, count in Counter(written + read).items() if count > 1)
+        if twice:
+            raise ValueError(f"every topic must have one use, got {', '.join(twice)} twice; rename one of the two")
 
     def readers(self) -> dict[str, str]:
         """Return the type of every topic that is read."""
