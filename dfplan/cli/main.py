@@ -51,6 +51,8 @@ if find_spec("dfplan.cli.finetune"):
     app.command("finetune")(import_module("dfplan.cli.finetune").finetune_command)
 if find_spec("dfplan.cli.data"):
     app.add_typer(import_module("dfplan.cli.data").app, name="data")
+if find_spec("dfplan.cli.ros"):
+    app.add_typer(import_module("dfplan.cli.ros").app, name="ros")
 app.command("bench")(bench)
 app.command("envs")(envs)
 app.command("policies")(policies)

@@ -201,8 +201,8 @@ class ControlLoop:
         deadline = self.clock.now()
         try:
             while (setpoint := self.core.wind_down()) is not None:
-                self.backend.write(setpoint)
-                deadline += self.core.config.period_s
+                deadline += self.core.config.period_s  # the tick that failed may have sent its command
                 self.clock.sleep_until(deadline)
+                self.backend.write(setpoint)
         except BackendLost:
             return
