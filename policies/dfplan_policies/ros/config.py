@@ -289,7 +289,7 @@ class RobotConfig:
         return SafetySettings(
             self.period_s, max(self.state.soft_age_s, 1.5 * self.period_s), self.state.hard_age_s,
             float("inf") if dry else self.guard.tracking_error, self.guard.ramp_s, self.guard.hold_s,
-            self.lead_periods + 1.0, not dry,
+            self.lead_periods + 0.5, not dry,
         )  # fmt: skip
 
     def chunks(self) -> ChunkSettings:

@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -242,8 +243,9 @@ def _serve(pipe: Connection, request: SourceRequest, threads: int) -> None:
         os.nice(NICER)
     with contextlib.suppress(EOFError, OSError):
         try:
-            _cap_torch(threads)
             source = make_source(request)
+            if "torch" in sys.modules:  # else the variable above is what torch goes by
+                sys.modules["torch"].set_num_threads(threads)
         except Exception as error:  # noqa: BLE001  (its text is shown by the loop's process)
             text = "".join(traceback.format_exception_only(error)).strip()
             pipe.send(f"the planner could not be loaded: {text}")
@@ -251,11 +253,3 @@ def _serve(pipe: Connection, request: SourceRequest, threads: int) -> None:
         pipe.send("ready")
         while True:
             pipe.send(answer(source, pipe.recv()))
-
-
-def _cap_torch(threads: int) -> None:
-    try:
-        import torch
-    except ImportError:  # a source of one's own may do without
-        return
-    torch.set_num_threads(threads)

@@ -41,7 +41,7 @@ class SafetySettings:
     tracking_error: float = 0.3
     ramp_s: float = 1.5
     hold_s: float = 0.5
-    stall_periods: float = 3.0
+    stall_periods: float = 2.5
     needs_reader: bool = True
 
 
