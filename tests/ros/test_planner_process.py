@@ -36,7 +36,7 @@ def look(observed_s: float) -> Observation:
     return Observation(observed_s, np.zeros(3), np.full(3, 0.5), pictures={"big": np.zeros((480, 640, 3), np.uint8)})
 
 
-def until(planner: PlannerProcess, seconds: float = 30.0) -> Reply | str:
+def until(planner: PlannerProcess, seconds: float = 120.0) -> Reply | str:
     """Return the next reply, or what is wrong."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -261,7 +261,7 @@ class RobotConfig:
             raise ValueError("actions or observations of a gripper need the key gripper")
         if self.tool is not None and self.tool.joints and len(self.tool.joints) != len(self.joints):
             raise ValueError(f"tool.joints must name {len(self.joints)} joints, got {list(self.tool.joints)}")
-        self.joint_limits()
+        self.used_limits()
 
     @property
     def period_s(self) -> float:

@@ -16,6 +16,7 @@ from dfplan_policies.ros.config import RobotConfig
 Floats = NDArray[np.float64]
 DOWN = (1.0, 0.0, 0.0, 0.0)  # quaternion x, y, z, w of a tool that points down
 ITERATIONS, CLOSE_ENOUGH = 100, 1e-6
+ROUNDS, NEAR_M, NEAR_TURN = 10, 5e-4, 1e-6  # the last: 1 - cos of half the angle, 3 mrad
 
 
 @final
@@ -111,7 +112,19 @@ class Kinematics:
         return np.array(self._p.multiplyTransforms(zero, step, zero, quaternion.tolist())[1])
 
     def inverse(self, place: Floats, quaternion: Floats, seed: Floats) -> Floats:
-        """Return the joints (J,), within their limits, that bring the tool to a place and quaternion, near a seed."""
+        """Return the joints (J,), within their limits, that bring the tool to a place and quaternion, near a seed.
+
+        The solver stops when the place is met; it is asked again until the orientation is, too.
+        """
+        joints = seed
+        for _ in range(ROUNDS):
+            joints = self._solve(place, quaternion, joints)
+            at, way = self._pose(joints)
+            if np.linalg.norm(at - place) < NEAR_M and 1.0 - abs(float(way @ quaternion)) < NEAR_TURN:
+                break
+        return joints
+
+    def _solve(self, place: Floats, quaternion: Floats, seed: Floats) -> Floats:
         now = np.zeros(len(self._movable))
         now[self._places] = seed
         found = self._p.calculateInverseKinematics(
