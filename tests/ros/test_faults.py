@@ -14,7 +14,11 @@ import numpy as np
 import pytest
 
 from dfplan_policies.ros.chunks import Chunk
+from dfplan_policies.ros.core import Core
+from dfplan_policies.ros.loop import ControlLoop, RealClock
 from dfplan_policies.ros.modes import Mode
+from dfplan_policies.ros.planner_process import PlannerProcess
+from dfplan_policies.ros.sources import SourceRequest
 from dfplan_policies.ros.wire import BackendLost, JointSample, Sample
 from tests.ros.rig import HOME, NAMES, Rig, Waves, config, waves
 
@@ -405,6 +409,19 @@ def test_24_somebody_else_commands_the_same_arm() -> None:
     assert rig.mode == Mode.FAULT
 
 
+def test_23_the_bridge_is_restarted_while_the_arm_moves() -> None:
+    # Catches: a start from where the arm was, or while it still moves.
+    rig = Rig().going()
+    assert np.abs(rig.judge.speeds()[-1]).max() > 0.1
+    since = rig.now
+    rig.core = Core(rig.config)
+    rig.loop = ControlLoop(rig.core, rig.backend, rig.planner, rig.clock)
+    rig.run(3)
+    assert rig.mode == Mode.RUN and rig.judge.breaches() == []
+    first = next(k for k, when in enumerate(rig.judge.times) if when > since)
+    assert rig.judge.times[first] > since + rig.config.state.rest_s and rig.judge.starts[first]
+
+
 @pytest.mark.parametrize("silent", [False, True])
 def test_28_enable_drops(silent: bool) -> None:
     # Catches: a button that is let go, or whose cable is cut, and the arm goes on; a start without it.
@@ -511,3 +528,21 @@ def test_the_arm_is_held_up() -> None:
     assert rig.mode == Mode.FAULT and "away from its command" in rig.reason
     assert np.abs(rig.judge.places[-1] - stuck).max() < 0.2
     assert rig.judge.breaches() == [] and np.isfinite(rig.judge.held_from()) and rig.judge.held_from() > since
+
+
+@pytest.mark.parametrize(("how", "text"), [("burn", ""), ("die", "exit code -9"), ("hang", "not answered")])
+def test_14_15_20_a_planner_of_its_own_in_real_time(how: str, text: str) -> None:
+    # Catches: a planner that burns its core and takes the loop's time; a death or a hang that the loop does not see.
+    clock, settings = RealClock(), config(plan={"timeout_s": 0.5, "every_s": 0.05})
+    request = SourceRequest(settings, "source:tests.ros.plans:slow", options={"how": how})
+    planner = PlannerProcess(request, clock.now, timeout_s=0.5)
+    try:
+        planner.wait()
+        rig = Rig(planner=planner, settings=settings, clock=clock)
+        rig.loop.run(2.0)
+    finally:
+        planner.close()
+    assert rig.judge.moved() and rig.judge.breaches() == []
+    assert rig.core.finished and rig.loop.ticks + rig.loop.missed > 190
+    faults = [said for level, said, _ in rig.backend.told if level == 2]
+    assert text == "" or any(text in said for said in faults)
