@@ -101,8 +101,8 @@ def nothing_seen(expected: Expected, seen: Seen) -> Finding:
         "nothing-seen", "error",
         f"nobody was seen in {seen.seconds:g} s on domain {expected.domain}, interface {expected.interface}",
         "compare the domain with `echo $ROS_DOMAIN_ID` on the robot (nothing means 0), the interface with `ip addr` "
-        "(lo reaches only this machine), and ROS_LOCALHOST_ONLY / ROS_AUTOMATIC_DISCOVERY_RANGE on the robot; then look "
-        "at firewalls (UDP 7400 and above) and whether the network passes multicast",
+        "(lo reaches only this machine), and ROS_LOCALHOST_ONLY / ROS_AUTOMATIC_DISCOVERY_RANGE on the robot; then "
+        "look at firewalls (UDP 7400 and above) and whether the network passes multicast",
     )  # fmt: skip
 
 
@@ -184,7 +184,9 @@ def _told(topic: str, seen: Seen) -> bool:
 def readers(expected: Expected, seen: Seen) -> Iterator[Finding]:
     """Find commands that nobody reads."""
     command = expected.topics.command
-    if not any(peer.kind == "subscriber" and peer.topic == command for peer in seen.peers):
+    if expected.topics.command_kind != "action" and not any(
+        peer.kind == "subscriber" and peer.topic == command for peer in seen.peers
+    ):
         kind = expected.topics.writers()[command]
         others = sorted({p.topic for p in seen.peers if p.kind == "subscriber" and p.type_name == kind})
         there = f"; topics of that type: {', '.join(others)}" if others else ""
@@ -223,7 +225,7 @@ def joint_names(expected: Expected, states: Sequence[JointSample]) -> Iterator[F
             "wrong-order", "error" if array else "note",
             f"the robot lists its joints as {', '.join(order)}, the configuration as {', '.join(expected.joints)}",
             "commands go out as numbers without names: put the joints in the order of the controller's parameter "
-            "`joints` (`ros2 param get`)" if array else "nothing to do: joints are found by name, and commands have names",
+            "`joints` (`ros2 param get`)" if array else "nothing to do: joints are found by name, commands have names",
         )  # fmt: skip
 
 
