@@ -171,13 +171,16 @@ def test_who_else_is_there(backend: DdsBackend) -> None:
     own = {"/arm_controller/joint_trajectory", "/gripper", "/diagnostics"}
     assert backend.command_writers() == 0 and not [p for p in backend.peers() if p.topic in own]
     rival = {"topic": "/arm_controller/joint_trajectory", "type": TRAJECTORY, "fields": {}}
-    with far_side({**STATE, "reliable": False}, rival):
+    with far_side({**STATE, "reliable": False}, rival, {**STATE, "topic": "/fruits"}):
         assert until(lambda: backend.command_writers() == 1)
         (state,) = [p for p in backend.peers() if p.topic == "/joint_states"]
         assert state.kind == "publisher" and state.type_name == JOINT_STATE
         assert state.qos == {"reliability": "best_effort", "durability": "volatile"}
+        assert collect(backend, 1)
     assert until(lambda: backend.command_writers() == 0)
     assert not backend.peers()
+    backend.poll(0.0)
+    assert backend.refused.total() == 0
 
 
 def test_best_effort_states_are_read_only_when_told_to() -> None:

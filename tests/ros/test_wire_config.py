@@ -66,7 +66,7 @@ def picture(**changes: Any) -> Any:
 
 
 def test_pixels() -> None:
-    """Catches: an alpha channel read as a colour, grey read as three pixels, sizes that do not fit the bytes accepted."""
+    """Catches: an alpha channel read as a colour, grey read as three pixels, sizes that do not fit the bytes."""
     seen = messages.image_sample(picture(), 1.0, "a").pixels
     assert seen.tolist() == [[[0, 1, 2], [4, 5, 6], [8, 9, 10]], [[12, 13, 14], [16, 17, 18], [20, 21, 22]]]
     assert messages.image_sample(picture(encoding="bgra8"), 1.0, "a").pixels[0, 0].tolist() == [2, 1, 0]

@@ -19,7 +19,8 @@ POSE = "geometry_msgs/msg/PoseStamped"
 HEADER = "std_msgs/msg/Header"
 # Their definition and hash are the same in every distribution from Foxy to Lyrical.
 STABLE_TYPES = (JOINT_STATE, TRAJECTORY, NUMBERS, IMAGE, COMPRESSED, SWITCH, TEXT, DIAGNOSTICS, POSE)
-COMMANDS = {"trajectory": TRAJECTORY, "array": NUMBERS}
+ACTION = "control_msgs/action/FollowJointTrajectory"
+COMMANDS = {"trajectory": TRAJECTORY, "array": NUMBERS, "action": ACTION}
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Topics:
     command: str = "/arm_controller/joint_trajectory"
     """Written."""
     command_kind: str = "trajectory"
-    """"trajectory": a JointTrajectory of one point; "array": a Float64MultiArray in the order of the joints."""
+    """"trajectory": a JointTrajectory of one point; "array": a Float64MultiArray in the order of the joints;
+    "action": a FollowJointTrajectory goal (back end rclpy only)."""
     cameras: Mapping[str, str] = field(default_factory=dict)
     """Camera to topic; one that ends in /compressed is a CompressedImage, any other an Image."""
     enable: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -13,12 +13,9 @@ import numpy as np
 from dfplan_policies.ros import messages
 from dfplan_policies.ros.backends.cdr import Codecs
 from dfplan_policies.ros.backends.node import LOST, Node, Reader, Writer
-from dfplan_policies.ros.topics import COMPRESSED, IMAGE, JOINT_STATE, Topics, picture_type
+from dfplan_policies.ros.subscriptions import Read, check_pictures, subscriptions
+from dfplan_policies.ros.topics import Topics
 from dfplan_policies.ros.wire import BackendLost, Peer, Sample, Setpoint
-
-STATE_DEPTH, PICTURE_DEPTH, SWITCH_DEPTH = 10, 1, 10
-SWITCHES: tuple[messages.Switch, ...] = ("stop", "enable", "rearm")  # the emergency stop first
-Read = Callable[[Any, float, str], Sample]
 
 
 @final
@@ -61,13 +58,16 @@ class DdsBackend:
         Raises:
             ImportError: compressed pictures without Pillow.
             RuntimeError: it cannot be joined, with the remedy.
-            ValueError: no such domain.
+            ValueError: no such domain, or commands as an action.
         """
-        if any(kind == COMPRESSED for kind in self.topics.readers().values()):
-            messages.check_decoder()
+        if self.topics.command_kind == "action":
+            raise ValueError("the dds back end has no actions; set command_kind: trajectory, or use --backend rclpy")
+        check_pictures(self.topics)
         domain, interface = self._where
         node = Node(self._codecs, domain=domain, interface=interface)
-        self._readers = list(self._make_readers(node))
+        for one in subscriptions(self.topics):
+            reader = node.reader(one.topic, one.type_name, reliable=one.reliable, depth=one.depth)
+            self._readers.append((one.topic, reader, one.read))
         for topic, kind in self.topics.writers().items():
             self._writers[topic] = node.writer(topic, kind, depth=10 if topic == self.topics.diagnostics else 1)
         self._node = node
@@ -114,19 +114,6 @@ class DdsBackend:
             self._node.close()
         self._node = None
 
-    def _make_readers(self, node: Node) -> Iterator[tuple[str, Reader, Read]]:
-        topics = self.topics
-        for kind in SWITCHES:
-            topic = getattr(topics, kind)
-            if topic is not None:
-                yield topic, node.reader(topic, topics.readers()[topic], depth=SWITCH_DEPTH), switch_reader(kind)
-        for topic in (topics.joint_states, *topics.more_states):
-            reader = node.reader(topic, JOINT_STATE, reliable=topics.reliable_states, depth=STATE_DEPTH)
-            yield topic, reader, state_reader(topic if topic != topics.joint_states else "")
-        for camera, topic in topics.cameras.items():
-            reader = node.reader(topic, picture_type(topic), reliable=False, depth=PICTURE_DEPTH)
-            yield topic, reader, picture_reader(camera, picture_type(topic))
-
     def _take(self, topic: str, reader: Reader, read: Read, now_s: float) -> Iterator[Sample]:
         with _lost():
             received = reader.take()
@@ -148,22 +135,6 @@ class DdsBackend:
             if topic not in self._writers:
                 raise BackendLost(f"nothing can be written to {topic} while the back end is closed; call open() first")
             self.unsent += not self._writers[topic].write(message)
-
-
-def state_reader(topic: str) -> Read:
-    """Return what reads joint states."""
-    return lambda message, now_s, source: messages.joint_sample(message, now_s, source, topic)
-
-
-def picture_reader(camera: str, kind: str) -> Read:
-    """Return what reads a camera's pictures."""
-    read = messages.image_sample if kind == IMAGE else messages.compressed_sample
-    return lambda message, now_s, _: read(message, now_s, camera)
-
-
-def switch_reader(kind: messages.Switch) -> Read:
-    """Return what reads one of the operator's switches."""
-    return lambda message, now_s, _: messages.switch_sample(message, now_s, kind)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from dfplan_policies.ros.backends.cdr import BrokenMessage, Codecs, Kind, dds_na
 from dfplan_policies.ros.topics import missing_extra
 
 try:
-    from cyclonedds.idl import IdlStruct, make_idl_struct, types
+    from cyclonedds.idl import make_idl_struct, types
     from cyclonedds.idl.annotations import final as final_type
 except ImportError as error:
     raise missing_extra("cyclonedds") from error
@@ -37,7 +37,7 @@ class Carriers:
             self._made[name] = made
         return self._made[name]
 
-    def _declare(self, name: str, whole: bool = False) -> type[IdlStruct]:
+    def _declare(self, name: str, whole: bool = False) -> Any:
         fields = {key: self._kind(kind) for key, kind in self._codecs.fields(name)}
         short = name.rpartition("/")[2] + "_"
         return final_type(make_idl_struct(short, dds_name(name), fields, dataclassify=not whole))
@@ -67,4 +67,8 @@ def _plug_in(made: Any, name: str, codecs: Codecs) -> None:
         except BrokenMessage:
             return cls(None)
 
-    made.__init__, made.serialize, made.deserialize = init, serialize, classmethod(deserialize)
+    def gone(cls: Any, *_: Any, **__: Any) -> Any:
+        return cls(None)  # what is taken when the last writer left
+
+    made.__init__, made.serialize = init, serialize
+    made.deserialize, made.deserialize_key = classmethod(deserialize), classmethod(gone)
