@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -53,10 +52,19 @@ def check_command(
     config: Config,
     backend: BackendName = None,
     seconds: Annotated[float, typer.Option(help="How long to listen.")] = 5.0,
+    urdf: Annotated[
+        str | None, typer.Option(help="The maker's model, whose limits the configuration must not exceed.")
+    ] = None,
 ) -> None:
     """Compare what is on the network with a configuration, and say what is wrong and what to do."""
-    load_check = import_module("dfplan_policies.ros.check")
-    raise typer.Exit(int(load_check.main(config, backend=backend, seconds=seconds)))
+    from dfplan_policies.ros.watch import check_robot, report
+
+    try:
+        checked = check_robot(config, backend, seconds, urdf)
+    except RuntimeError as error:  # the network cannot be joined
+        raise OSError(str(error)) from error
+    typer.echo(report(checked))
+    raise typer.Exit(0 if checked.fine else 1)
 
 
 @app.command("replay")
@@ -69,8 +77,23 @@ def replay_command(log: Annotated[Path, typer.Argument(help="A log that `dfplan 
     raise typer.Exit(0 if same else 1)
 
 
-@app.command("sim-arm", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def sim_arm_command(context: typer.Context) -> None:
-    """Run a simulated Panda with the fruit-swap table on the network (extras ros and bullet)."""
-    module = import_module("dfplan_policies.ros.sim_arm")
-    raise typer.Exit(int(module.main(context.args) or 0))
+@app.command("sim-arm")
+def sim_arm_command(
+    domain: Annotated[int | None, typer.Option(help="0 to 232; by default ROS_DOMAIN_ID, else 0.")] = None,
+    interface: Annotated[str, typer.Option(help="Network interface; lo for this machine only.")] = "lo",
+    rate: Annotated[float, typer.Option(help="Joint states per second, 1 to 240.")] = 120.0,
+    camera_rate: Annotated[float, typer.Option(help="Pictures per second of each camera; 0: none.")] = 0.0,
+    camera_size: Annotated[int, typer.Option(help="Side of a picture in pixels.")] = 128,
+    seed: Annotated[int, typer.Option(help="Of the first episode.")] = 0,
+    duration: Annotated[float | None, typer.Option(help="Seconds after which it ends.")] = None,
+) -> None:
+    """Run a simulated Panda with the fruit-swap table on the network until Ctrl-C (extras ros and bullet)."""
+    from dfplan_policies.ros.sim_arm import main as simulate
+
+    try:
+        simulate(
+            domain=domain, interface=interface, rate_hz=rate, camera_hz=camera_rate, camera_size=camera_size, seed=seed,
+            seconds=duration, say=typer.echo,
+        )  # fmt: skip
+    except RuntimeError as error:  # the network cannot be joined
+        raise OSError(str(error)) from error

@@ -89,7 +89,7 @@ def test_a_signal_stops_it_in_good_order(robot: Path, tmp_path: Path) -> None:
 def test_what_is_wrong_is_one_line(dfplan: Run, robot: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # Catches: a traceback where a sentence belongs; a planner that cannot be built and is waited for.
     code, _, err = dfplan("ros", "run", "--config", "pand", "--backend", "sim")
-    assert code == 2 and "generic7, panda, ur5e" in err
+    assert code == 2 and "generic7, panda, sim-panda, ur5e" in err
     code, _, err = dfplan("ros", "run", "--config", robot, "--policy", "source:tests.ros.plans:slow", "--option", "how")
     assert code == 2 and "NAME=VALUE" in err
     code, _, err = dfplan("ros", "run", "--config", robot, "--policy", SOURCE, "--option", "how=no start")

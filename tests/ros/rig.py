@@ -77,7 +77,8 @@ class Rig:
 
     def __init__(
         self, source: Any = None, delay_s: Any = 0.03, planner: PlannerPort | None = None,
-        settings: RobotConfig | None = None, start: Floats = HOME, dry: bool = False, log: Any = None, clock: Any = None,
+        settings: RobotConfig | None = None, start: Floats = HOME, dry: bool = False, log: Any = None,
+        clock: Any = None,
     ) -> None:  # fmt: skip
         self.clock: Any = clock or VirtualClock()
         self.config = settings or config()

@@ -11,7 +11,7 @@ from dfplan_policies.ros.config import examples, load_config, read_config
 from tests.ros.rig import CONFIG, config
 
 
-@pytest.mark.parametrize("name", ["panda", "ur5e", "generic7"])
+@pytest.mark.parametrize("name", ["panda", "ur5e", "generic7", "sim-panda"])
 def test_the_examples_are_sound(name: str) -> None:
     # Catches: an example that its own schema refuses, or that comes back changed from the log.
     found = load_config(name)
@@ -73,5 +73,5 @@ def test_files_are_read_and_a_urdf_lies_beside_them(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(ValueError, match="must be a table"):
         load_config(tmp_path / "list.yaml")
-    with pytest.raises(ValueError, match="generic7, panda, ur5e"):
+    with pytest.raises(ValueError, match="generic7, panda, sim-panda, ur5e"):
         load_config(tmp_path / "none.yaml")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 from rich.console import Console
@@ -35,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--config", required=True)
     p.add_argument("--backend")
     p.add_argument("--seconds", type=float, default=5.0)
+    p.add_argument("--urdf", help="the maker's model, whose limits must not be exceeded")
     p = commands.add_parser("replay", help="repeat a run from its log")
     p.add_argument("log")
     return program
@@ -62,8 +62,11 @@ def _run(chosen: Any) -> int:
 
 
 def _check(chosen: Any) -> int:
-    check = import_module("dfplan_policies.ros.check")
-    return int(check.main(chosen.config, backend=chosen.backend, seconds=chosen.seconds))
+    from dfplan_policies.ros.watch import check_robot, report
+
+    checked = check_robot(chosen.config, chosen.backend, chosen.seconds, chosen.urdf)
+    Console().print(report(checked), markup=False, highlight=False, soft_wrap=True)
+    return 0 if checked.fine else 1
 
 
 def _replay(chosen: Any) -> int:

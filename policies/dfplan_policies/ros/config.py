@@ -254,7 +254,9 @@ class RobotConfig:
         for key, camera in self.observation.pictures.items():
             if camera not in self.topics.cameras:
                 raise ValueError(f"observation.pictures.{key}: {unknown_name('camera', camera, self.topics.cameras)}")
-        wants_tool = self.action.form == "tool_delta" or any(s.startswith("tool_") for s in self.observation.state)
+        wants_tool = self.action.form == "tool_delta" or any(
+            s in ("tool_pos", "tool_rot6") for s in self.observation.state
+        )
         if wants_tool and self.tool is None:
             raise ValueError("actions or observations of the tool need the key tool with the arm's model")
         if self.gripper is None and (self.action.gripper or "gripper_width" in self.observation.state):
@@ -311,7 +313,7 @@ def read_config(values: Mapping[str, Any], place: str = "config") -> RobotConfig
 
 
 def load_config(path: str | Path) -> RobotConfig:
-    """Read a YAML file, or one of the examples by its name: ``panda``, ``ur5e``, ``generic7``.
+    """Read a YAML file, or one of the examples by its name: ``panda``, ``ur5e`` ...
 
     Raises:
         ImportError: Without the extra: pip install 'dfplan[ros]'.

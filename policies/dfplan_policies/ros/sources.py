@@ -86,7 +86,7 @@ def make_source(request: SourceRequest) -> Source:
 
 def tool_model(config: RobotConfig) -> Any:
     """Return the model of the arm if actions or observations need it, else None."""
-    if config.action.form != "tool_delta" and not any(name.startswith("tool_") for name in config.signals):
+    if config.action.form != "tool_delta" and not {"tool_pos", "tool_rot6"} & set(config.signals):
         return None
     from dfplan_policies.ros.kinematics import Kinematics
 
