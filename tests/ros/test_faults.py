@@ -223,7 +223,7 @@ def short(s: JointSample) -> list[Sample]:
 
 
 def doubled(s: JointSample) -> list[Sample]:
-    return [replace(s, names=("a", "a", "b", "c"), position=np.array([9.0, *s.position]))]
+    return [replace(s, names=("a", "a", "b", "c"), position=np.array([s.position[0] + 0.01, *s.position]))]
 
 
 @pytest.mark.parametrize("change", [missing, short, doubled])
