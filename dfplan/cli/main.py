@@ -53,6 +53,8 @@ if find_spec("dfplan.cli.finetune"):
 if find_spec("dfplan.cli.data"):
     app.add_typer(import_module("dfplan.cli.data").app, name="data")
 app.command("imagine")(imagine_command)
+if find_spec("dfplan.cli.ros"):
+    app.add_typer(import_module("dfplan.cli.ros").app, name="ros")
 app.command("bench")(bench)
 app.command("envs")(envs)
 app.command("policies")(policies)

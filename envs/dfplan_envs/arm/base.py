@@ -26,6 +26,7 @@ from dfplan_envs.arm.actions import (
 )
 from dfplan_envs.arm.options import CAMERAS, read_options
 from dfplan_envs.arm.panda import OPEN_M, Panda
+from dfplan_envs.arm.servo import Servo
 
 TABLE_CENTRE, TABLE_HALF = (0.35, 0.0, -0.02), (0.55, 0.5, 0.02)
 TABLE_COLOUR: Colour = (0.55, 0.56, 0.58)
@@ -235,7 +236,21 @@ class ArmEnv(gymnasium.Env[Any, NDArray[np.float32]], gymnasium.utils.RecordCons
         self.panda.joint_target, self.panda.tool_target = joints.copy(), tool.copy()
         self.np_random.bit_generator.state = copy.deepcopy(state.generator)
 
+    def servo(self) -> Servo:
+        """Return what drives the robot directly, for a process that plays the robot."""
+        return Servo(self)
+
+    def judge(self) -> dict[str, Any]:
+        """Judge the task now; returns what `step` would tell of it in its info."""
+        verdict = self._judge(self._facts)
+        return {"success": verdict.success, "over": verdict.over, **verdict.info}
+
     # Observations.
+
+    def state(self) -> NDArray[np.float32]:
+        """Return the state vector of now, whatever is observed, see `columns`."""
+        self._need_live("state")
+        return self._state()
 
     def observe(self) -> Any:
         """Return the observation of now."""
