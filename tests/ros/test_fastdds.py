@@ -65,8 +65,9 @@ def test_states_and_commands(robot: str) -> None:
             backend.write(Setpoint(("joint_1", "joint_2", "joint_3"), place, np.zeros(3), 0.02))
             time.sleep(0.01)
         assert until(lambda: np.allclose(arms()[-1].position, [0.5, -1.0, 0.19]))
+        assert until(lambda: len(arms()) > 20)
         stamps = [sample.stamp_s for sample in arms() if sample.stamp_s is not None]
-        assert stamps == sorted(stamps) and len(stamps) > 20
+        assert stamps == sorted(stamps)
         told = {(peer.topic, peer.kind): peer for peer in backend.peers()}
         state, command = told["/joint_states", "publisher"], told["/arm_controller/joint_trajectory", "subscriber"]
         assert state.type_name == JOINT_STATE and command.type_name == TRAJECTORY

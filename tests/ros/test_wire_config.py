@@ -17,7 +17,7 @@ from dfplan_policies.ros.topics import NUMBERS, Topics
 def test_domain() -> None:
     """Catches: ROS_DOMAIN_ID ignored, or preferred to what the user chose; a text that silently becomes domain 0."""
     assert domain_of(None, {}) == 0 and domain_of(None, {"ROS_DOMAIN_ID": " 42 "}) == 42
-    assert domain_of(7, {"ROS_DOMAIN_ID": "42"}) == 7
+    assert domain_of(7, {"ROS_DOMAIN_ID": "42"}) == 7 and domain_of(0, {"ROS_DOMAIN_ID": "42"}) == 0
     for chosen, text in ((None, "forty"), (None, "-1"), (None, "233"), (233, ""), (-1, "")):
         with pytest.raises(ValueError, match="from 0 to 232, got"):
             domain_of(chosen, {"ROS_DOMAIN_ID": text})
