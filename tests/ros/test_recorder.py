@@ -85,6 +85,7 @@ def test_late_and_lost_commands_are_no_violation() -> None:
     """Catches: two periods' worth of motion after a lost message, or a fresh start after a pause, called too fast."""
     fast = [*ramp([0.0, *SLOW, 0.005, 0.005])]
     assert judged(*fast[:-2], fast[-1]) == {}
+    assert judged(*fast[:10], *fast[11:]) == judged(*fast[:10], *fast[12:]) == {}
     late = [dataclasses.replace(one, sent_s=one.sent_s + 0.003 * (k % 2)) for k, one in enumerate(fast)]
     assert judged(*late) == {}
     assert judged(*fast, command(400, 0.9, 1.8), command(401, 0.9, 1.8)) == {}

@@ -17,7 +17,7 @@ from dfplan_policies.ros.topics import NUMBERS, Topics
 def test_domain() -> None:
     """Catches: ROS_DOMAIN_ID ignored, or preferred to what the user chose; a text that silently becomes domain 0."""
     assert domain_of(None, {}) == 0 and domain_of(None, {"ROS_DOMAIN_ID": " 42 "}) == 42
-    assert domain_of(7, {"ROS_DOMAIN_ID": "42"}) == 7
+    assert domain_of(7, {"ROS_DOMAIN_ID": "42"}) == 7 and domain_of(0, {"ROS_DOMAIN_ID": "42"}) == 0
     for chosen, text in ((None, "forty"), (None, "-1"), (None, "233"), (233, ""), (-1, "")):
         with pytest.raises(ValueError, match="from 0 to 232, got"):
             domain_of(chosen, {"ROS_DOMAIN_ID": text})
@@ -38,7 +38,7 @@ def test_settings() -> None:
         first, second, third = settings(interface, {"CYCLONEDDS_URI": own}).split(",")
         tree = ElementTree.fromstring(f"<a>{first}</a>")
         assert tree.findtext("Compatibility/IgnoreTypeInformation") == "1.15" and second == own
-        network = ElementTree.fromstring(third).find("Interfaces/NetworkInterface")
+        network = ElementTree.fromstring(f"<a>{third}</a>").find("General/Interfaces/NetworkInterface")
         assert network is not None and network.attrib == {key: value}
         assert ("AllowMulticast" in third) == (interface == "lo")
     assert "Interfaces" not in settings(None, {})
@@ -55,7 +55,7 @@ def test_topics() -> None:
     with pytest.raises(ValueError, match="/stop twice"):
         Topics(stop="/stop", enable="/stop")
     with pytest.raises(ValueError, match="trajectory, array"):
-        Topics(command_kind="action")
+        Topics(command_kind="service")
 
 
 def picture(**changes: Any) -> Any:
@@ -83,3 +83,16 @@ def test_times() -> None:
     assert messages.split_s(1.9999999999) == (2, 0) and messages.split_s(0.02) == (0, 20_000_000)
     assert messages.split_s(1e9 + 0.25) == (1_000_000_000, 250_000_000)
     assert messages.stamp_s(picture().header) is None
+
+
+def test_dds_has_no_actions() -> None:
+    """Catches: an action asked of the back end that has none, answered by silence."""
+    pytest.importorskip("cyclonedds")
+    from dfplan_policies.ros.backends.dds import DdsBackend
+
+    with pytest.raises(ValueError, match="--backend rclpy"):
+        DdsBackend(Topics(command_kind="action")).open()
+    with pytest.raises(
+        RuntimeError, match=r"domain 231 could not be joined on interface nowhere9: .* interfaces here are"
+    ):
+        DdsBackend(Topics(), domain=231, interface="nowhere9").open()

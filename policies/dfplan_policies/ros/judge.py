@@ -87,6 +87,7 @@ class Judge:
         self.worst = {"velocity": 0.0, "acceleration": 0.0}
         self._last: tuple[float, ...] | None = None
         self._speed: tuple[float, ...] | None = None
+        self._count = 1
 
     def see(self, command: Command) -> None:
         """Judge one command."""
@@ -156,16 +157,17 @@ class Judge:
         if last is not None and here != last:
             self.last_move_s = command.sent_s
         if last is None or dt_s > GAP_PERIODS * period:
-            self._speed = (0.0,) * len(here)
+            self._speed, self._count = (0.0,) * len(here), 1
             return
         count = max(1, round(dt_s / period))
         now = tuple((b - a) / (count * period) for a, b in zip(last, here, strict=True))
         self._limit("velocity", command, now, self.rules.velocity)
         if speed is not None:
             # Over several periods the mean speeds of two steps are that much further apart.
-            change = tuple((b - a) / (period * (1 + count) / 2) for a, b in zip(speed, now, strict=True))
+            apart_s = period * (self._count + count) / 2
+            change = tuple((b - a) / apart_s for a, b in zip(speed, now, strict=True))
             self._limit("acceleration", command, change, self.rules.acceleration)
-        self._speed = now
+        self._speed, self._count = now, count
 
     def _limit(self, kind: str, command: Command, values: Sequence[float], limits: Sequence[float]) -> None:
         for joint, value, limit in zip(self.rules.names, values, limits, strict=True):
