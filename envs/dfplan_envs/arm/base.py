@@ -163,18 +163,17 @@ class ArmEnv(gymnasium.Env[Any, NDArray[np.float32]], gymnasium.utils.RecordCons
             if name not in self.reset_options:
                 raise unknown("option of reset", name, self.reset_options)
         self._check_limit()
-        start, timing, looks, weights, hits = (np.random.default_rng(s) for s in self.np_random.integers(2**62, size=5))
+        start, timing, looks, weights, hits = map(np.random.default_rng, self.np_random.integers(2**62, size=5))
         chosen = self.options
         self._forget()
         self._live = {
             "step": 0, "taken": None, "pushes": 0, "open_until": -1, "disturbed": False,
-            "push_rng": timing.bit_generator.state,
             "dark": disturb.draw_dark(chosen.occlude, disturb.DARK_STEPS, chosen.control_hz, timing),
             "push_steps": disturb.draw_push_steps(chosen.push, chosen.control_hz, timing),
+            "push_rng": timing.bit_generator.state,  # after its draws
             "bumps": disturb.draw_bumps(chosen.bumps, disturb.DARK_STEPS, chosen.control_hz, hits),
             "looks": self._draw_looks(looks), "weights": weights.uniform(-1.0, 1.0, (len(self.movables), 2)),
         }  # fmt: skip
-        self._live["push_rng"] = timing.bit_generator.state
         self.panda.put(TOOL_START + start.uniform(-TOOL_SPREAD, TOOL_SPREAD))
         self._apply_live()
         self._live["facts"] = self._start(start, dict(options or {}))
