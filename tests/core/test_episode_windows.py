@@ -21,7 +21,7 @@ def windows(spec: EpisodeSpec = SPEC, lengths: Any = LENGTHS) -> EpisodeWindows:
 
 def expected(episode: int, begin: int, length: int, spec: EpisodeSpec) -> list[tuple[list[float], list[bool]]]:
     """List an episode's tokens from a step on, number by number, and which of the numbers are known."""
-    O, A, F = spec.obs_dim, spec.act_dim, spec.stride
+    width, A, F = spec.obs_dim, spec.act_dim, spec.stride
     end = min(length, begin + spec.blocks * F)
     tokens = []
     for t in range(begin, end + F, F):
@@ -29,13 +29,13 @@ def expected(episode: int, begin: int, length: int, spec: EpisodeSpec) -> list[t
             known = [step < end for step in range(t - F, t) for _ in range(A)]
             values = [100 * episode + step + 0.5 + c / 8 for step in range(t - F, t) for c in range(A)]
             values = [v if k else 0.0 for v, k in zip(values, known, strict=True)]
-            tokens.append(([0.0] * O + values, [False] * O + known))
+            tokens.append(([0.0] * width + values, [False] * width + known))
             seen = t <= end
-            tokens.append(([100.0 * episode + t + c / 8 if seen else 0.0 for c in range(O)] + [0.0] * A * F,
-                           [seen] * O + [False] * A * F))  # fmt: skip
+            tokens.append(([100.0 * episode + t + c / 8 if seen else 0.0 for c in range(width)] + [0.0] * A * F,
+                           [seen] * width + [False] * A * F))  # fmt: skip
         else:
-            tokens.append(([100.0 * episode + t + c / 8 for c in range(O)] + [0.0] * A * F,
-                           [True] * O + [False] * A * F))  # fmt: skip
+            tokens.append(([100.0 * episode + t + c / 8 for c in range(width)] + [0.0] * A * F,
+                           [True] * width + [False] * A * F))  # fmt: skip
     return tokens
 
 
