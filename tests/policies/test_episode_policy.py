@@ -18,8 +18,8 @@ from dfplan.episode import EpisodeSpec
 from dfplan.noise import normal_like
 from dfplan.spaces import ActionCodec, ObservationCodec, Spaces
 from dfplan.vision import AutoencoderConfig, ImageAutoencoder, encode_frames
-from dfplan_policies import load_policy
-from dfplan_policies.episode import EpisodePolicy, picture_columns
+from dfplan_policies import EpisodePolicy, load_policy
+from dfplan_policies.episode import picture_columns
 from dfplan_policies.protocol import split_observation
 from dfplan_policies.streams import stream
 from tests.core.episodic import SPEC, K, checkpoint, model_of
