@@ -228,9 +228,22 @@ def returns() -> str:
     return table(("", *(f"`{name}`" for name in tasks)), rows)
 
 
+def fruit_swap() -> str:
+    """The robot arm's fruit swap: success and stages of every row."""
+    rows = []
+    for row in load("fruit-swap").get("rows", {}).values():
+        stages, steps = row["stages"], row["steps"]["mean"]
+        rows.append((
+            row["label"], rate(row["success"]), *(f"{100 * stages[stage]['rate']:.0f}" for stage in ("1", "2")),
+            "-" if steps is None else f"{steps:.0f}", f"{1e3 * row['predict_seconds']['p95']:.0f}",
+        ))  # fmt: skip
+    head = ("policy", "success, % (95 % interval)", "stage 1, %", "stage 2, %", "steps", "time per call, p95, ms")
+    return table(head, rows)
+
+
 NAMES = (
     "cross", "rollout", "schedules", "likelihood", "corrupted", "five-questions", "forecasting", "cache", "acting",
-    "speed", "speed-scores", "speed-training", "ogbench", "returns",
+    "speed", "speed-scores", "speed-training", "ogbench", "returns", "fruit-swap",
 )  # fmt: skip
 TABLES: dict[str, Callable[[], str]] = {
     "cross": cross,
@@ -243,6 +256,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "acting-costs": acting_costs,
     "ogbench": ogbench,
     "returns": returns,
+    "fruit-swap": fruit_swap,
     "corrupted": corrupted,
     "world-model": world_model,
     "inverse-dynamics": inverse_dynamics,

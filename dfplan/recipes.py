@@ -62,7 +62,7 @@ RECIPES["HalfCheetah"] = Recipe(stride=4, horizon=8, steps=6_000, dt_s=0.05, **_
 # The robot arm: whole episodes as memory; blocks of 0.6 s, as many as an episode may last; what the arm's
 # tool does and where the fruits are, without joints and rotations.
 RECIPES["fruit-swap"] = Recipe(
-    stride=6, horizon=50, steps=4_000, data_steps=0, dt_s=0.1, tokens="episode", columns="7-9,16-19,24-26",
+    stride=6, horizon=50, steps=3_000, data_steps=0, dt_s=0.1, tokens="episode", columns="7-9,16-19,24-26",
     image_columns="7-9,16-80",
     network={"width": 128, "layers": 4, "batch": 32, "octaves": 4},
 )  # fmt: skip

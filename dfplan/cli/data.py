@@ -58,6 +58,10 @@ def make(
     episodes: Annotated[int, typer.Option(min=1, help="fruit-swap: episodes to play.")] = 300,
     obs: Annotated[str, typer.Option(help="fruit-swap: state, image or both.")] = "state",
     image_size: Annotated[int, typer.Option(help="fruit-swap: pixels, 32, 64 or 128.")] = 64,
+    camera_every: Annotated[
+        int,
+        typer.Option(min=1, help="fruit-swap: steps from one picture to the next; a policy of blocks needs no more."),
+    ] = 6,
     expert_noise: Annotated[
         float, typer.Option(min=0.0, help="fruit-swap: how far off the expert grips, in m; above 0 it also pauses.")
     ] = 0.004,
@@ -88,7 +92,7 @@ def make(
         if env.rpartition("-v")[0] == "fruit-swap" or env == "fruit-swap":
             from dfplan.cli.data_fruit_swap import make_command
 
-            options = {"obs": obs, "image_size": image_size, "bumps": bumps}
+            options = {"obs": obs, "image_size": image_size, "camera_every": camera_every, "bumps": bumps}
             make_command(
                 episodes, seed, options, expert_noise, pushed, keep, workers or cores(), out, dataset_id, npz, minari,
                 overwrite, authors(author, author_email), as_json,

@@ -48,13 +48,15 @@ def make_command(
     begin, obs, size, bumps = time.perf_counter(), str(options["obs"]), int(options["image_size"]), options["bumps"]
     dataset_id = dataset_id or default_id(obs, size)
     check_outputs(dataset_id, minari, npz, overwrite)
-    chosen = (("obs", obs), ("bumps", bumps), *((("image_size", size),) if obs != "state" else ()))
+    every = int(options["camera_every"])
+    pictures = (("image_size", size), ("camera_every", every)) if obs != "state" else ()
+    chosen = (("obs", obs), ("bumps", bumps), *pictures)
     what = Demonstrations(seed=seed, noise=noise, pushed=pushed, options=chosen)
     found, native, spec, counts = make_demonstrations(what, episodes, keep=keep, workers=workers, folder=out)
     say(f"{counts['successes']} of {counts['played']} episodes succeeded, {counts['kept']} are kept")
     found.meta["command"] = (
         f"dfplan data make {NAME} --episodes {episodes} --seed {seed} --obs {obs}"
-        + (f" --image-size {size}" if obs != "state" else "")
+        + (f" --image-size {size} --camera-every {every}" if obs != "state" else "")
         + f" --expert-noise {noise:g} --pushed {pushed:g} --bumps {bumps:g} --keep {keep}"
     )
     about = {

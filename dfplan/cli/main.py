@@ -11,6 +11,7 @@ import typer
 from dfplan.cli.bench import bench
 from dfplan.cli.errors import ErrorGroup
 from dfplan.cli.evaluate import evaluate_command
+from dfplan.cli.imagine import imagine_command
 from dfplan.cli.lists import checkpoints, envs, policies
 from dfplan.cli.plan import plan_command
 
@@ -51,6 +52,9 @@ if find_spec("dfplan.cli.finetune"):
     app.command("finetune")(import_module("dfplan.cli.finetune").finetune_command)
 if find_spec("dfplan.cli.data"):
     app.add_typer(import_module("dfplan.cli.data").app, name="data")
+app.command("imagine")(imagine_command)
+if find_spec("dfplan.cli.ros"):
+    app.add_typer(import_module("dfplan.cli.ros").app, name="ros")
 app.command("bench")(bench)
 app.command("envs")(envs)
 app.command("policies")(policies)

@@ -13,6 +13,7 @@ from dfplan.episode.layout import EpisodeSpec
 from dfplan.normalizer import Normalizer
 from dfplan.windows import EpisodeArrays
 
+NEAR = 4  # a batch is drawn out of so many batches of episodes that are about as long
 SHIFTED = 0.5  # share of batches that stand somewhere in the layout instead of at its beginning
 
 
@@ -34,7 +35,7 @@ class EpisodeBatch:
 
 
 class EpisodeWindows:
-    """Draw random episodes as normalised tokens, each from its beginning, or from a random step if they are not whole.
+    """Draw random episodes as normalised tokens, each from its beginning, or from a random block if they are not whole.
 
     An episode that is longer than the layout is cut. The actions of a last block that is not full count, the
     observation after it does not.
@@ -63,7 +64,8 @@ class EpisodeWindows:
             raise ValueError("the data hold no episode of at least one step")
         ends = np.cumsum(lengths)
         rows = [(b + i, b, e) for i, (b, e) in enumerate(zip(ends - lengths, ends, strict=True)) if e > b]
-        self._rows = rows
+        self._rows = sorted(rows, key=lambda row: row[2] - row[1])  # neighbours need little padding
+        rows = self._rows
         self._tokens_of = [self._cut(row, 0) for row in rows] if spec.whole else []
 
     def __len__(self) -> int:
@@ -98,17 +100,19 @@ class EpisodeWindows:
         return x0, weight, valid
 
     def draw(self, batch: int, rng: np.random.Generator) -> EpisodeBatch:
-        """Draw ``batch`` episodes; the same generator state gives the same ones.
+        """Draw ``batch`` episodes of about the same length, all equally likely; the same state gives the same ones.
 
         Half of the batches stand somewhere in the layout instead of at its beginning, so that a policy which takes
         longer than the data's longest episode meets no position that was never trained.
         """
-        which = rng.integers(0, len(self), batch)
+        near = min(len(self), NEAR * batch)
+        which = (int(rng.integers(0, len(self))) + rng.integers(0, near, batch)) % len(self)
         if self.spec.whole:
             chosen = [self._tokens_of[i] for i in which]
         else:
             rows = [self._rows[i] for i in which]
-            chosen = [self._cut(row, int(rng.integers(0, row[2] - row[1]))) for row in rows]
+            F = self.spec.stride  # a picture may be taken at the beginning of a block only
+            chosen = [self._cut(row, F * int(rng.integers(0, -(-(row[2] - row[1]) // F)))) for row in rows]
         n = max(len(x0) for x0, _, _ in chosen)
         shift, share = int(rng.integers(0, (self.spec.tokens - n) // 2 + 1)), float(rng.random())
 

@@ -43,7 +43,7 @@ class Row:
 
 
 DARK = {"occlude": 0.3, "occlude_state": True}
-IMAGE = {"obs": "image"}
+IMAGE = {"obs": "image", "camera_every": 6}  # the policies look at the beginning of a block of six steps only
 DARK_IMAGE = {**IMAGE, "occlude": 0.3}
 CLEAN = {"missing": "clean"}
 STATE_ROWS = {

@@ -24,8 +24,9 @@ from dfplan_envs.arm.actions import (
     tool_joints,
     width_of,
 )
-from dfplan_envs.arm.options import read_options
+from dfplan_envs.arm.options import CAMERAS, read_options
 from dfplan_envs.arm.panda import OPEN_M, Panda
+from dfplan_envs.arm.servo import Servo
 
 TABLE_CENTRE, TABLE_HALF = (0.35, 0.0, -0.02), (0.55, 0.5, 0.02)
 TABLE_COLOUR: Colour = (0.55, 0.56, 0.58)
@@ -166,7 +167,8 @@ class ArmEnv(gymnasium.Env[Any, NDArray[np.float32]], gymnasium.utils.RecordCons
         chosen = self.options
         self._forget()
         self._live = {
-            "step": 0, "pushes": 0, "open_until": -1, "disturbed": False, "push_rng": timing.bit_generator.state,
+            "step": 0, "taken": None, "pushes": 0, "open_until": -1, "disturbed": False,
+            "push_rng": timing.bit_generator.state,
             "dark": disturb.draw_dark(chosen.occlude, disturb.DARK_STEPS, chosen.control_hz, timing),
             "push_steps": disturb.draw_push_steps(chosen.push, chosen.control_hz, timing),
             "bumps": disturb.draw_bumps(chosen.bumps, disturb.DARK_STEPS, chosen.control_hz, hits),
@@ -234,7 +236,21 @@ class ArmEnv(gymnasium.Env[Any, NDArray[np.float32]], gymnasium.utils.RecordCons
         self.panda.joint_target, self.panda.tool_target = joints.copy(), tool.copy()
         self.np_random.bit_generator.state = copy.deepcopy(state.generator)
 
+    def servo(self) -> Servo:
+        """Return what drives the robot directly, for a process that plays the robot."""
+        return Servo(self)
+
+    def judge(self) -> dict[str, Any]:
+        """Judge the task now; returns what `step` would tell of it in its info."""
+        verdict = self._judge(self._facts)
+        return {"success": verdict.success, "over": verdict.over, **verdict.info}
+
     # Observations.
+
+    def state(self) -> NDArray[np.float32]:
+        """Return the state vector of now, whatever is observed, see `columns`."""
+        self._need_live("state")
+        return self._state()
 
     def observe(self) -> Any:
         """Return the observation of now."""
@@ -259,7 +275,10 @@ class ArmEnv(gymnasium.Env[Any, NDArray[np.float32]], gymnasium.utils.RecordCons
         state = self._state()
         if not self.options.pictures:
             return state
-        seen: dict[str, Any] = {"scene": self._picture("scene"), "hand": self._picture("hand")}
+        live = self._need_live("observe")
+        if live["taken"] is None or live["step"] % self.options.camera_every == 0:
+            live["taken"] = {name: self._picture(name) for name in CAMERAS}
+        seen: dict[str, Any] = {name: picture.copy() for name, picture in live["taken"].items()}
         seen["proprio"] = state[:PROPRIO].copy()
         return seen | ({"state": state} if self.options.obs == "both" else {})
 

@@ -29,6 +29,8 @@ class ArmOptions:
     """Actions per second: 10, 12, 15, 16 or 20."""
     image_size: int = 64
     """Pixels, the side of an observed picture: 32, 64 or 128."""
+    camera_every: int = 1
+    """Steps from one picture to the next, 1 to 100; in between the last one is observed again, as with slow cameras."""
     max_steps: int | None = None
     """Steps after which an episode is truncated, None for the id's limit only. For longer episodes leave it out:
     gym.make(..., max_episode_steps=600)."""
@@ -68,6 +70,7 @@ class ArmOptions:
                 raise unknown(kind, choice, map(str, choices))
         for name, value, low, high in (
             ("max_steps", 1 if self.max_steps is None else self.max_steps, 1, 100_000),
+            ("camera_every", self.camera_every, 1, 100),
             ("distractors", self.distractors, 0, 8),
             ("occlude", self.occlude, 0.0, 0.9),
             ("push", self.push, 0, 10),

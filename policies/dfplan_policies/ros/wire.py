@@ -26,6 +26,7 @@ class JointSample:
         velocity: (J,) or (0,) if the message has none.
         stamp_s: Header stamp in the sender's clock.
         source: Who published it, if the middleware says so (two publishers on one topic are told apart by it).
+        topic: Where it came from, "" for the arm's joint states: places of objects travel on a topic of their own.
     """
 
     received_s: float
@@ -34,6 +35,7 @@ class JointSample:
     velocity: NDArray[np.float64]
     stamp_s: float | None = None
     source: str = ""
+    topic: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,128 @@
+"""The judge sees every kind of violation, and nothing where there is none; on the wire it hears the bridge."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dfplan_policies.ros.judge import Command, Judge, Rules
+from dfplan_policies.ros.wire import Setpoint
+from tests.ros.far import DOMAIN, Process, until
+
+RULES = Rules(("a", "b"), (-1.0, -2.0), (1.0, 2.0), (0.5, 1.0), (2.0, 4.0), 0.01)
+
+
+def command(k: float, *position: float, **changes: Any) -> Command:
+    given: dict[str, Any] = {"names": ("a", "b"), "velocities": ((),), "times": (0.02,)}
+    return Command(100.0 + 0.01 * k, positions=(position,), **given | changes)
+
+
+def judged(*commands: Command) -> dict[str, int]:
+    judge = Judge(RULES)
+    for one in commands:
+        judge.see(one)
+    found: dict[str, int] = judge.report()["counts"]
+    return found
+
+
+def ramp(steps: list[float], start: float = 0.0) -> list[Command]:
+    """Make commands whose steps (of joint a; b does twice as much) are given."""
+    places = start + np.cumsum(steps)
+    return [command(k, place, 2 * place) for k, place in enumerate(places)]
+
+
+# Velocity limit 0.5 rad/s: 0.005 a step. Acceleration 2 rad/s^2: steps may differ by 0.0002.
+SLOW = [0.0002 * k for k in range(26)]
+
+
+def test_all_is_well() -> None:
+    """Catches: a judge that sees violations in a motion exactly at the limits, or that never says that all is well."""
+    whole = [0.0, *SLOW, *[0.005] * 20, *SLOW[::-1], 0.0]
+    assert judged(*ramp(whole)) == {}
+    report = Judge(RULES)
+    for one in ramp(whole):
+        report.see(one)
+    told = report.report()
+    assert told["ok"] and told["commands"] == len(whole)
+    assert told["worst_share"]["velocity"] == pytest.approx(1.0) and told["worst_share"][
+        "acceleration"
+    ] == pytest.approx(1)
+    assert told["last_move_s"] == pytest.approx(100 + 0.01 * (len(whole) - 3)) and told["longest_gap_s"] < 0.0101
+
+
+@pytest.mark.parametrize(
+    ("kind", "bad"),
+    [
+        ("finite", command(1, np.nan, 0.0)), ("finite", command(1, 0.0, np.inf)),
+        ("finite", command(1, 0.0, 0.0, velocities=((np.nan, 0.0),))),
+        ("finite", command(1, 0.0, 0.0, times=(np.nan,))),
+        ("position", command(1, 0.0, 2.01)), ("position", command(1, -1.01, 0.0)),
+        ("velocity", command(1, 0.0051, 0.0)), ("velocity", command(1, 0.0, -0.0101)),
+        ("velocity", command(1, 0.0, 0.0, velocities=((0.6, 0.0),))),
+        ("acceleration", command(1, 0.00021, 0.0)), ("acceleration", command(1, 0.0, -0.00041)),
+        ("names", command(1, 0.0, 0.0, names=("b", "a"))), ("names", command(1, 0.0, 0.0, names=("a",))),
+        ("shape", command(1, 0.0)), ("shape", command(1, 0.0, 0.0, velocities=((0.0,),))),
+        ("shape", dataclasses.replace(command(1), positions=())),
+        ("times", command(1, 0.0, 0.0, times=(0.0,))),
+        ("times", dataclasses.replace(command(1, 0.0, 0.0), positions=((0.0, 0.0),) * 2, times=(0.02, 0.02))),
+        ("order", command(-1, 0.0, 0.0)), ("order", command(0, 0.0, 0.0)),
+    ],
+)  # fmt: skip
+def test_every_violation_is_seen(kind: str, bad: Command) -> None:
+    """Catches: a rule that is not checked, for one joint, one end, or one field."""
+    found = judged(command(-1, 0.0, 0.0), command(0, 0.0, 0.0), bad)
+    assert kind in found
+
+
+def test_late_and_lost_commands_are_no_violation() -> None:
+    """Catches: two periods' worth of motion after a lost message, or a fresh start after a pause, called too fast."""
+    fast = [*ramp([0.0, *SLOW, 0.005, 0.005])]
+    assert judged(*fast[:-2], fast[-1]) == {}
+    assert judged(*fast[:10], *fast[11:]) == judged(*fast[:10], *fast[12:]) == {}
+    late = [dataclasses.replace(one, sent_s=one.sent_s + 0.003 * (k % 2)) for k, one in enumerate(fast)]
+    assert judged(*late) == {}
+    assert judged(*fast, command(400, 0.9, 1.8), command(401, 0.9, 1.8)) == {}
+    assert "acceleration" in judged(*fast, command(400, 0.9, 1.8), command(401, 0.895, 1.79))
+
+
+def test_rules_need_a_number_per_joint() -> None:
+    """Catches: limits that are not those of the joints."""
+    with pytest.raises(ValueError, match="velocity needs 2 numbers"):
+        dataclasses.replace(RULES, velocity=(1.0,))
+    with pytest.raises(ValueError, match="period_s must be above 0"):
+        dataclasses.replace(RULES, period_s=0.0)
+
+
+def test_on_the_wire(tmp_path: Path) -> None:
+    """Catches: a recorder that is not matched, misreads a field, or ends without its verdict."""
+    pytest.importorskip("cyclonedds")
+    pytest.importorskip("rosbags")
+    from dfplan_policies.ros.backends.dds import DdsBackend
+    from dfplan_policies.ros.topics import Topics
+
+    rules, out = tmp_path / "rules.json", tmp_path / "verdict.json"
+    rules.write_text(json.dumps(dataclasses.asdict(RULES)), encoding="utf-8")
+    recorder = Process(
+        sys.executable, "-m", "dfplan_policies.ros.recorder", str(rules), "--out", str(out), "--domain", str(DOMAIN),
+    )  # fmt: skip
+    backend = DdsBackend(Topics(), domain=DOMAIN, interface="lo")
+    backend.open()
+    assert until(lambda: backend.command_readers() == 1, 60), recorder.stop()
+    for k in range(10):
+        backend.write(Setpoint(("a", "b"), np.array([0.0, 0.0 if k < 9 else 1.5]), np.zeros(2), 0.02))
+        time.sleep(0.01)
+    time.sleep(0.2)
+    errors = recorder.stop()
+    backend.close()
+    told = json.loads(out.read_text(encoding="utf-8"))
+    assert recorder.process.returncode == 1 and not errors, errors
+    assert told["commands"] == 10 and told["writers"] == 1 and len(told["trace"]) == 10
+    assert set(told["counts"]) == {"velocity", "acceleration"}
+    assert told["trace"][-1][2] == [0.0, 1.5] and told["violations"][0]["joint"] == "b"
