@@ -56,6 +56,8 @@ class ObservationCodec:
         Raises:
             ValueError: If the space is no Box, or there is no such number.
         """
+        if not columns or not all(0 <= c < self.width for c in columns):
+            raise ValueError(f"columns must be some of 0 to {self.width - 1}, got {list(columns)}")
         kept = tuple(self.keep[c] for c in columns) if self.keep else tuple(int(c) for c in columns)
         return replace(self, keep=kept)
 

@@ -51,7 +51,7 @@ def read_columns(text: str) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not (last.isdecimal() and int(first) <= int(last))):
             raise ValueError(f"columns are numbers and ranges such as 0-19,24-26, got {text!r}")
         found += range(int(first), int(last or first) + 1)
     if len(set(found)) != len(found) or not found:

@@ -51,16 +51,21 @@ def episode_loss(
         prediction: ``"v"``, ``"x0"`` or ``"eps"``.
         config: ``levels`` chooses the past: ``"teacher_forcing"`` a clean one (next-token diffusion),
             ``"independent"`` Algorithm 1 to the letter, one pass, the past being the noisy tokens themselves; any
-            other is as the module's text says, the tokens' own levels drawn by it.
+            other is as the module's text says, the tokens' own levels drawn by it. Every level counts alike.
         generator: Source of levels and noise, on the CPU.
         device: Where the model is.
 
     Returns:
         ``loss`` (scalar, to be minimised), and detached ``future`` (observations) and ``action``, its two parts.
 
+    Raises:
+        ValueError: For a ``weighting`` other than ``"uniform"``.
+
     Source:
         arXiv 2407.01392, Algorithm 1.
     """
+    if config.weighting != "uniform":
+        raise ValueError(f"whole episodes are trained with the weighting 'uniform' only, got {config.weighting!r}")
     shape = (batch.x0.shape[0], batch.x0.shape[1])
     law = "independent" if config.levels == TEACHER_FORCING else config.levels
     k = LEVEL_SAMPLERS[law](shape, levels, generator).clamp_min(1)
