@@ -122,6 +122,13 @@ def train(
     causal: Annotated[
         float | None, typer.Option(help="Share of batches with causal attention; 0.7, or 1 for a model that is causal.")
     ] = None,
+    differences: Annotated[
+        str | None,
+        typer.Option(
+            help="Differences of numbers of an observation that are shown besides, such as 17-19:7-9, with --columns.",
+            show_default="the recipe's",
+        ),
+    ] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, ... or auto.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Threads of torch; the default takes all cores.")] = None,
@@ -184,10 +191,11 @@ def train(
         raise ValueError(f"--obs must be state or image, got {obs!r}")
     else:
         episodes, origin = load_data(env_id, data, seed, tell)
+    apart = differences if differences is not None else recipe.differences if eyes is None and columns is None else ""
     usual_columns = recipe.columns if eyes is None else recipe.image_columns
     chosen = usual_columns if columns is None else columns
     if chosen and chosen != "all":
-        episodes = select(episodes, chosen)
+        episodes = select(episodes, chosen, apart)
     spec = layout(episodes, recipe, history, discount, not forgetful)
     if stitch is not None:
         episodes = stitched(episodes, stitch, spec.steps, seed)

@@ -86,8 +86,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         if self.model.encoder is None:
             return super()._columns(observation)
         columns, batched = picture_columns(self.model.encoder, observation, mark=self.missing == "predicted")
-        keep = self.spaces.observation.keep if self.spaces is not None else ()
-        return (columns[:, np.array(keep)] if keep else columns), batched
+        return (columns if self.spaces is None else self.spaces.observation.pick(columns)), batched
 
     def begin(self, episode: int) -> EpisodeMemory:
         """Return an empty memory."""
