@@ -36,8 +36,8 @@ class ObservationCodec:
         goal_width: G, numbers of a goal.
         goal_columns: Where the achieved goal stands among the columns; behind the observation if nowhere else.
         keep: Of a Box, the numbers of a flattened observation that become columns; empty for all.
-        differences: Of a Box, pairs of such numbers; a column behind those holds the first less the second. What matters
-            to the millimetre between things that move by metres is then there to be seen.
+        differences: Of a Box, pairs of such numbers; a column behind those holds the first less the second. What
+            matters to the millimetre between things that move by metres is then there to be seen.
     """
 
     kind: str
@@ -67,7 +67,7 @@ class ObservationCodec:
         kept = tuple(self.keep[c] for c in columns) if self.keep else tuple(int(c) for c in columns)
         return replace(self, keep=kept, differences=tuple((int(a), int(b)) for a, b in differences))
 
-    def pick(self, flat: Columns) -> Columns:
+    def pick(self, flat: Array) -> Array:
         """Return the columns (..., O) out of the flattened numbers of a Box (..., n)."""
         kept = flat[..., list(self.keep)] if self.keep else flat
         if not self.differences:
