@@ -155,9 +155,9 @@ def test_pasts_are_clean_noisy_or_forgotten_in_these_shares() -> None:
     noisy = ~(forgotten | small | clean)
     # A row that is not meant to be clean is so with probability E[share^n] = 1 / (n + 1).
     almost = n / (n + 1)
-    for rows, share in ((forgotten, 0.4), (small, 0.2), (noisy, 0.2)):
+    for rows, share in ((forgotten, 0.2), (small, 0.15), (noisy, 0.15)):
         assert float(rows.float().mean()) == pytest.approx(share * almost, abs=0.02)
-    assert float(clean.float().mean()) == pytest.approx(0.2 + 0.8 / (n + 1), abs=0.02)
+    assert float(clean.float().mean()) == pytest.approx(0.5 + 0.5 / (n + 1), abs=0.02)
     kept = (k[forgotten] == 0).float().mean(1)  # one probability per row, uniform in [0, 1]
     assert float((kept < 0.25).float().mean()) == pytest.approx(0.25, abs=0.04)
 
