@@ -125,9 +125,12 @@ def test_data_training_and_evaluation_fit_together(short: list[int], dfplan: Any
     assert code == 0, err
     config = json.loads(Path("run/checkpoint/config.json").read_text())
     assert config["tokens"] == {
-        "kind": "episode", "obs_dim": 10, "act_dim": 4, "stride": 6, "blocks": 50, "dt_s": 0.1, "whole": True
+        "kind": "episode", "obs_dim": 16, "act_dim": 4, "stride": 6, "blocks": 50, "dt_s": 0.1, "whole": True
     }  # fmt: skip
     assert config["spaces"]["observation"]["keep"] == [7, 8, 9, 16, 17, 18, 19, 24, 25, 26]
+    assert config["spaces"]["observation"]["differences"] == [[17 + i, 7 + i] for i in range(3)] + [
+        [24 + i, 7 + i] for i in range(3)
+    ]
     assert config["model"]["positions"] == "rotary"
     row = json.loads(Path("run/evaluations.jsonl").read_text())
     assert row["success_rate"] == 0.0 and row["step"] == 2
