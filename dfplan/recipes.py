@@ -26,7 +26,7 @@ class Recipe:
         columns: Numbers of an observation that are used, as ``--columns`` takes them; empty for all.
         differences: Differences of such numbers that are appended, as ``--differences`` takes them.
         image_columns: The same for pictures, where latents stand behind the arm's own 17 numbers.
-        network: Size of the network, where it is not the usual one.
+        network: Size of the network and how it is trained, where that is not as usual.
     """
 
     stride: int

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dfplan.episode.model import check_temperature
 from dfplan.noise import normal_like
 from dfplan.vision import encode_frames
 from dfplan_policies.per_environment import PerEnvironmentPolicy, PolicyState
@@ -57,6 +58,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         missing: What becomes of a missing observation: ``"predicted"`` as said above; ``"clean"`` takes 0 for what is
             missing (the data's mean) and trusts it, as if nobody had noticed.
         missing_level: The level, as a share of K in (0, 1], that it is labelled with.
+        temperature: Of sampled actions; see `dfplan.episode.EpisodeModel.next_actions`.
 
     Raises:
         ValueError: If a choice is unknown or a number out of range.
@@ -66,7 +68,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
 
     def __init__(
         self, model: Any, *, seed: int = 0, steps: int | None = None, missing: str = "predicted",
-        missing_level: float = 0.3,
+        missing_level: float = 0.3, temperature: float = 0.4,
     ) -> None:  # fmt: skip
         if missing not in ("predicted", "clean"):
             raise ValueError(f"missing must be 'predicted' or 'clean', got {missing!r}")
@@ -75,11 +77,18 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         self.model = model if steps is None else type(model)(model.checkpoint, steps)
         self.seed, self.missing, self.steps = seed, missing, self.model.steps
         self.spaces = model.spaces
+        check_temperature(temperature)
+        self.temperature = temperature
         self.level = max(1, round(missing_level * model.levels))
 
     def resolved(self) -> dict[str, Any]:
         """Return the settings, for the record of a run."""
-        return {"missing": self.missing, "missing_level": self.level, "steps": self.steps}
+        return {
+            "missing": self.missing,
+            "missing_level": self.level,
+            "steps": self.steps,
+            "temperature": self.temperature,
+        }
 
     def _columns(self, observation: Observation) -> tuple[Observation, bool | None]:
         """Turn observations into columns, pictures into latents; what is missing is NaN."""
@@ -124,7 +133,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
                 f"the episode is longer than the {self.model.spec.steps} steps of the model's memory; train with a "
                 "larger horizon, or end episodes earlier"
             )
-        chunk = self.limited(self.model.next_actions(past, draw)[0].double().cpu().numpy())
+        chunk = self.limited(self.model.next_actions(past, draw, self.temperature)[0].double().cpu().numpy())
         return replace(
             memory, past=past, chunk=chunk, at=0, draws=memory.draws + 1, evaluations=evaluations + 1 + self.steps
         )  # fmt: skip
@@ -140,7 +149,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         seen, k = self._filled(past, observation, gaps, draw) if gaps.any() else (observation, 0)
         evaluations += self.steps if k and past is not None else 0
         past = self.model.seen(past, torch.as_tensor(seen[None]), k, draw)
-        chunk = self.limited(self.model.next_actions(past, draw)[0].double().cpu().numpy())
+        chunk = self.limited(self.model.next_actions(past, draw, self.temperature)[0].double().cpu().numpy())
         recent = (*memory.recent, (seen, k, chunk))[-max(1, blocks - 1) :]
         return replace(
             memory, chunk=chunk, at=0, draws=memory.draws + 1, evaluations=evaluations + 1 + self.steps, recent=recent

@@ -63,18 +63,18 @@ class Spy:
 def test_it_does_what_the_model_says_after_all_that_was_seen_and_done() -> None:
     # Catches: an observation of the wrong step, one looked at between two blocks, actions remembered that were not
     # executed (before they were clipped), steps of a block in another order, draws of another stream.
-    actions, state = run(EpisodePolicy(MODEL, seed=7), SEEN[:, :1])
+    actions, state = run(EpisodePolicy(MODEL, seed=7, temperature=0.7), SEEN[:, :1])
     memory = None
     for block in range(STEPS // SPEC.stride):
         draw = normal_like(stream(7, 0, block))
         memory = MODEL.seen(memory, torch.as_tensor(SEEN[block * SPEC.stride, :1]))
-        chunk = MODEL.next_actions(memory, draw).clamp(-1, 1)
+        chunk = MODEL.next_actions(memory, draw, 0.7).clamp(-1, 1)
         np.testing.assert_allclose(actions[block * SPEC.stride : (block + 1) * SPEC.stride, 0], chunk[0], atol=1e-4)
         memory = MODEL.done(memory, chunk)
     assert np.abs(actions).max() == 1.0  # clipping matters
     blind = SEEN.copy()
     blind[1 :: SPEC.stride] += 9
-    np.testing.assert_array_equal(run(EpisodePolicy(MODEL, seed=7), blind[:, :1])[0], actions)
+    np.testing.assert_array_equal(run(EpisodePolicy(MODEL, seed=7, temperature=0.7), blind[:, :1])[0], actions)
     assert state.episodes == (0,) and state.memories[0].draws == 4
 
 
