@@ -42,7 +42,7 @@ def test_muon_takes_orthogonal_steps_in_the_blocks_and_adamw_everywhere_else() -
         if "blocks." in name and p.ndim == 2:
             inside += 1
             values = torch.linalg.svdvals(moved[name]) / (CONFIG.lr * 0.2 * math.sqrt(max(p.shape)))
-            assert float(values.min()) > 0.6 and float(values.max()) < 1.3, name  # Newton-Schulz is not exact
+            assert float(values.min()) > 0.3 and float(values.max()) < 1.3, name  # Newton-Schulz is not exact
             assert float((moved[name] * p.grad).sum()) < 0
         else:
             assert torch.equal(moved[name], plain[name]), name
