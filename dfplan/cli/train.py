@@ -199,8 +199,9 @@ def train(
         raise ValueError(f"--obs must be state or image, got {obs!r}")
     else:
         episodes, origin = load_data(env_id, data, seed, tell)
-    apart = differences if differences is not None else recipe.differences if eyes is None and columns is None else ""
     usual_columns = recipe.columns if eyes is None else recipe.image_columns
+    usual_apart = recipe.differences if eyes is None else recipe.image_differences
+    apart = differences if differences is not None else usual_apart if columns is None else ""
     chosen = usual_columns if columns is None else columns
     if chosen and chosen != "all":
         episodes = select(episodes, chosen, apart)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dfplan.episode.model import check_temperature
 from dfplan.noise import normal_like
-from dfplan.vision import encode_frames
+from dfplan.vision import frame_columns
 from dfplan_policies.per_environment import PerEnvironmentPolicy, PolicyState
 from dfplan_policies.plans import Telemetry
 from dfplan_policies.protocol import FloatArray, Observation
@@ -169,12 +169,12 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
 
 
 def picture_columns(encoder: Any, observation: Observation, *, mark: bool) -> tuple[FloatArray, bool]:
-    """Turn a dict of pictures and the arm's own state into columns (B, O): ``proprio``, then the latents.
+    """Turn a dict of pictures and the arm's own state into columns (B, O): ``proprio``, latents, estimates.
 
     Args:
         encoder: A `dfplan.vision.ImageAutoencoder` of two cameras.
         observation: ``scene`` and ``hand`` uint8 (B, S, S, 3) or (S, S, 3), ``proprio`` (B, P) or (P,).
-        mark: Whether the latents of a picture that is black throughout become NaN.
+        mark: Whether the latents of a picture that is black throughout become NaN, and with them all estimates.
 
     Returns:
         The columns, and whether there was a batch.
@@ -190,8 +190,10 @@ def picture_columns(encoder: Any, observation: Observation, *, mark: bool) -> tu
     pictures = [np.asarray(observation[camera]) for camera in CAMERAS]
     batched = pictures[0].ndim == 4
     frames: NDArray[np.uint8] = np.stack([p if batched else p[None] for p in pictures], axis=1)
-    latents = encode_frames(encoder, frames).astype(np.float64)
+    columns = frame_columns(encoder, frames).astype(np.float64)
     if mark:
         dark = frames.max(axis=(2, 3, 4)) == 0  # (B, cameras)
-        latents[np.repeat(dark, latents.shape[1] // len(CAMERAS), axis=1)] = np.nan
-    return np.concatenate([np.atleast_2d(np.asarray(observation["proprio"], np.float64)), latents], axis=1), batched
+        gone = np.repeat(dark, encoder.latent_dim // len(CAMERAS), axis=1)
+        rest = np.repeat(dark.any(1, keepdims=True), columns.shape[1] - gone.shape[1], axis=1)
+        columns[np.concatenate([gone, rest], axis=1)] = np.nan
+    return np.concatenate([np.atleast_2d(np.asarray(observation["proprio"], np.float64)), columns], axis=1), batched

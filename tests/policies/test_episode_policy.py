@@ -17,7 +17,7 @@ from dfplan.checkpoint import save_checkpoint
 from dfplan.episode import EpisodeSpec
 from dfplan.noise import normal_like
 from dfplan.spaces import ActionCodec, ObservationCodec, Spaces
-from dfplan.vision import AutoencoderConfig, ImageAutoencoder, encode_frames
+from dfplan.vision import AutoencoderConfig, HeadTraining, ImageAutoencoder, encode_frames, fit_head
 from dfplan_policies import EpisodePolicy, load_policy
 from dfplan_policies.episode import picture_columns
 from dfplan_policies.protocol import split_observation
@@ -333,6 +333,17 @@ def test_a_dark_picture_is_missing_camera_by_camera(encoder: ImageAutoencoder) -
         picture_columns(encoder, {name: seen[name] for name in ("scene", "proprio")}, mark=True)
     with pytest.raises(ValueError, match="got ndarray"):
         picture_columns(encoder, seen["proprio"], mark=True)
+
+
+def test_estimates_of_a_frame_with_a_dark_picture_are_missing(encoder: ImageAutoencoder) -> None:
+    # Catches: places of things told from one camera as if both had seen them, or those of other environments lost.
+    latents, known = np.random.default_rng(0).normal(size=(2, 40, 8)).astype(np.float32)
+    headed, seen = fit_head(encoder, latents, known[:, :2], HeadTraining(hidden=(4,), steps=2)), looks()
+    assert picture_columns(headed, seen, mark=True)[0].shape == (2, 5 + 8 + 2)
+    seen["hand"][1] = 0
+    columns, _ = picture_columns(headed, seen, mark=True)
+    assert np.isfinite(columns[0]).all()
+    np.testing.assert_array_equal(np.isnan(columns[1]), [False] * 9 + [True] * 6)
 
 
 def test_a_policy_of_pictures_fills_in_a_dark_camera(encoder: ImageAutoencoder) -> None:
