@@ -108,9 +108,13 @@ class EpisodeModel:
         x = self._sample(memory, draw, 1, temperature)[:, 0, self.spec.obs_dim :]
         return self.norm.act_back(x.reshape(len(x), self.spec.stride, self.spec.act_dim))
 
-    def next_observation(self, memory: Any, draw: Draw) -> Tensor:
-        """Sample the observation (B, O) after the actions that were appended last: the world model."""
-        return self.norm.obs_back(self._sample(memory, draw, 0)[:, 0, : self.spec.obs_dim])
+    def next_observation(self, memory: Any, draw: Draw, temperature: float = 1.0) -> Tensor:
+        """Sample the observation (B, O) after the actions that were appended last: the world model.
+
+        ``temperature`` is as in `next_actions`.
+        """
+        check_temperature(temperature)
+        return self.norm.obs_back(self._sample(memory, draw, 0, temperature)[:, 0, : self.spec.obs_dim])
 
     def imagine(
         self, memory: Any, blocks: int, draw: Draw, actions: Tensor | None = None, k_small: int = 0

@@ -58,7 +58,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         missing: What becomes of a missing observation: ``"predicted"`` as said above; ``"clean"`` takes 0 for what is
             missing (the data's mean) and trusts it, as if nobody had noticed.
         missing_level: The level, as a share of K in (0, 1], that it is labelled with.
-        temperature: Of sampled actions; see `dfplan.episode.EpisodeModel.next_actions`.
+        temperature: Of sampled actions, and of what is filled in; see `dfplan.episode.EpisodeModel.next_actions`.
 
     Raises:
         ValueError: If a choice is unknown or a number out of range.
@@ -161,7 +161,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
             return np.where(gaps, self.model.norm.obs_mean.double().numpy(), observation), 0
         if past is None:  # nothing to predict from
             return np.where(gaps, self.model.norm.obs_mean.double().numpy(), observation), self.model.levels
-        predicted = self.model.next_observation(past, draw)[0].double().cpu().numpy()
+        predicted = self.model.next_observation(past, draw, self.temperature)[0].double().cpu().numpy()
         return np.where(gaps, predicted, observation), self.level
 
     def _draw(self, memory: EpisodeMemory) -> Any:

@@ -122,6 +122,9 @@ def test_temperature_scales_the_noise_that_actions_are_sampled_from(kind: str) -
     torch.testing.assert_close(half, scaled, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(half, model.next_actions(memory, draws(1, 2, 3)))
     assert torch.equal(model.next_actions(memory, draws(1, 2, 3), 0.0), model.next_actions(memory, draws(4, 5, 6), 0.0))
+    after = model.done(memory, done[:, 2])
+    scaled = model.next_observation(after, lambda like: 0.5 * draws(1, 2, 3)(like))
+    torch.testing.assert_close(model.next_observation(after, draws(1, 2, 3), 0.5), scaled, rtol=1e-5, atol=1e-5)
     for wrong in (-0.1, math.nan, math.inf):
         with pytest.raises(ValueError, match="temperature must be at least 0"):
             model.next_actions(memory, draws(1, 2, 3), wrong)
