@@ -28,6 +28,8 @@ class Recipe:
         image_columns: The same for pictures, where 64 latents and the estimated places of the fruits stand behind the
             arm's own 17 numbers.
         image_differences: The same of differences.
+        gripper: Column of an observation with the opening of a gripper, m: actions that led to closing it on nothing
+            are not imitated. None for tasks without one.
         network: Size of the network and how it is trained, where that is not as usual.
     """
 
@@ -44,6 +46,7 @@ class Recipe:
     differences: str = ""
     image_columns: str = ""
     image_differences: str = ""
+    gripper: int | None = None
     network: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -71,6 +74,7 @@ RECIPES["fruit-swap"] = Recipe(
     differences="17-19:7-9,24-26:7-9",
     image_columns="7-9,16-86",
     image_differences="81-83:7-9,84-86:7-9",
+    gripper=16,
     network={"width": 128, "layers": 4, "batch": 16, "octaves": 4, "lr": 4e-3, "optimizer": "muon"},
 )  # fmt: skip
 

@@ -252,6 +252,9 @@ def _train(
     optimizer = make_optimizer(model, config, config.optimizer)
     ema = {n: p.detach().clone() for n, p in model.named_parameters()}
     identity = {**config.to_dict(), "tokens": spec.to_dict(), "statistics": tensor_digest(norm.tensors())[:12]}
+    told = getattr(episodes, "imitated", None)
+    if told is not None and not told.all():
+        identity["imitated"] = tensor_digest({"imitated": torch.from_numpy(told)})[:12]
     if norm.returns is not None:
         identity["returns"] = norm.returns.to_dict()
     if initial is not None:

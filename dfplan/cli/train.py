@@ -151,7 +151,7 @@ def train(
     import torch
 
     from dfplan.cli.train_data import checkpoint_name, load_data, stitched
-    from dfplan.cli.train_layout import discount_of, layout, learn_return, recipe_of, select, spaces_of
+    from dfplan.cli.train_layout import discount_of, imitable, layout, learn_return, recipe_of, select, spaces_of
     from dfplan.models import make_config
     from dfplan.objective import ObjectiveConfig
     from dfplan.tokens import TokenSpec
@@ -199,6 +199,8 @@ def train(
         raise ValueError(f"--obs must be state or image, got {obs!r}")
     else:
         episodes, origin = load_data(env_id, data, seed, tell)
+    if whole and recipe.gripper is not None:
+        episodes = imitable(episodes, recipe.gripper, tell)
     usual_columns = recipe.columns if eyes is None else recipe.image_columns
     usual_apart = recipe.differences if eyes is None else recipe.image_differences
     apart = differences if differences is not None else usual_apart if columns is None else ""
