@@ -64,7 +64,7 @@ def _with_head(model: ImageAutoencoder, found: PictureEpisodes, seed: int) -> Im
 
     from dfplan.vision import HeadTraining, encode_frames, fit_head
 
-    training = HeadTraining(seed=seed)
+    training, fresh = HeadTraining(seed=seed), found.fresh()
     with tqdm(
         total=training.steps, desc="where the fruits are", file=sys.stderr, unit="step", dynamic_ncols=True
     ) as bar:
@@ -73,7 +73,7 @@ def _with_head(model: ImageAutoencoder, found: PictureEpisodes, seed: int) -> Im
             bar.set_postfix_str(f"error {error:.4f}", refresh=False)
             bar.update(1)
 
-        return fit_head(model, encode_frames(model, found.frames), _known(found), training, watch)
+        return fit_head(model, encode_frames(model, found.frames[fresh]), _known(found)[fresh], training, watch)
 
 
 def _train(found: PictureEpisodes, folder: Path, steps: int, seed: int) -> ImageAutoencoder:

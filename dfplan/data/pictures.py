@@ -38,6 +38,15 @@ class PictureEpisodes:
     terminated: NDArray[np.bool_]
     meta: dict[str, Any]
 
+    def fresh(self) -> NDArray[np.bool_]:
+        """Tell which frames were taken there and then, (sum(T_i + 1),): slow cameras show the last one meanwhile."""
+        changed = np.ones(len(self.frames), dtype=bool)
+        for i in range(1, len(changed), 1024):  # in parts, since the frames may be many
+            part = self.frames[i - 1 : i + 1024]
+            changed[i : i + 1024] = (part[1:] != part[:-1]).reshape(len(part) - 1, -1).any(1)
+        changed[np.cumsum(self.lengths + 1)[:-1]] = True
+        return changed
+
     def with_columns(self, seen: FloatArray, vector: str = "proprio") -> Episodes:
         """Return the episodes as columns: an entry of the observations, then what a network made of its pictures.
 

@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Dict
 pytest.importorskip("minari", reason="needs minari")
 
 from dfplan.data.minari_io import save_minari
-from dfplan.data.pictures import load_pictures
+from dfplan.data.pictures import PictureEpisodes, load_pictures
 from dfplan.data.trajectories import Trajectories
 from dfplan.spaces import Spaces
 
@@ -82,3 +82,17 @@ def test_data_without_these_pictures_are_refused(datasets: Path) -> None:
         load_pictures("pictures/one-v0")
     with pytest.raises(FileNotFoundError):
         load_pictures("pictures/none-v0")
+
+
+def test_frames_of_slow_cameras_are_told_from_fresh_ones() -> None:
+    """Catches a frame one row off, the border of a part, a change in one camera only, an episode's first frame."""
+    frames = np.zeros((2100, 2, 4, 4, 3), dtype=np.uint8)
+    expected = np.zeros(2100, dtype=bool)
+    for at in (0, 7, 1024, 1025, 1026, 2099):
+        frames[at:, at % 2, 3, 1, 2] += 1
+        expected[at] = True
+    expected[1301] = True  # the second episode begins with what the first one ended with
+    lengths = np.array([1300, 798])
+    actions, rewards = np.zeros((2098, 1), np.float32), np.zeros(2098, np.float32)
+    found = PictureEpisodes(frames, {}, actions, rewards, lengths, np.zeros(2, bool), {})
+    np.testing.assert_array_equal(found.fresh(), expected)
