@@ -84,6 +84,8 @@ class SimOptions:
     """Pictures per second of each camera, 0 (none) to 30."""
     camera_size: int = 128
     """Pixels, the side of a picture, 16 to 720."""
+    speed: float = 1.0
+    """Its seconds per second of this computer, 0.01 to 1: below 1 in slow motion, on a slow computer."""
     seed: int = 0
     """Of the first episode; each reset without a seed adds one."""
 
@@ -95,7 +97,7 @@ class SimOptions:
         """
         for name, value, low, high in (
             ("rate_hz", self.rate_hz, 1, 240), ("camera_hz", self.camera_hz, 0, 30),
-            ("camera_size", self.camera_size, 16, 720), ("seed", self.seed, 0, 2**31),
+            ("camera_size", self.camera_size, 16, 720), ("seed", self.seed, 0, 2**32 - 1), ("speed", self.speed, 0.01, 1),
         ):  # fmt: skip
             if not low <= value <= high:
                 raise ValueError(f"{name} must be from {low} to {high}, got {value!r}")
@@ -121,13 +123,14 @@ class SimArm:
         node: the wire.
         arm: the simulator.
         options: rates and seed.
+        say: told how far the task got.
 
     Attributes:
         rejected: why commands were refused, newest last; counted in /sim/info.
     """
 
-    def __init__(self, node: Node, arm: Arm, options: SimOptions) -> None:
-        self._make, self._arm, self.options = node.codecs.make, arm, options
+    def __init__(self, node: Node, arm: Arm, options: SimOptions, say: Callable[[str], None] = lambda _: None) -> None:
+        self._make, self._arm, self.options, self._say = node.codecs.make, arm, options, say
         self._commands = node.reader(COMMAND, TRAJECTORY, depth=1)
         self._gripper, self._resets = node.reader(GRIPPER, NUMBERS, depth=1), node.reader(RESET, TEXT)
         self._states, self._task, self._info = (
@@ -137,7 +140,7 @@ class SimArm:
         self.counts = {"commands": 0, "rejected": 0, "behind": 0, "episode": -1}
         self.reason, self._seed, self._sent = "", options.seed, {"states": 0.0, "task": 0.0, "info": 0.0}
         self._follower = Follower(tuple(arm.names[:7]), arm.target)
-        self._width, self.time_s = 0.08, 0.0
+        self._width, self.time_s, self._stage, self._began_s = 0.08, 0.0, 0, 0.0
         self.reset({})
 
     def reset(self, wanted: dict[str, Any]) -> None:
@@ -146,7 +149,7 @@ class SimArm:
         self._seed = int(wanted.get("seed", self._seed))
         self._arm.reset(self._seed, options or None)
         self._follower.hold(self._arm.target)
-        self._width = 0.08
+        self._width, self._stage, self._began_s = 0.08, 0, self.time_s
         self.counts["episode"] += 1
         self.counts["seed"] = self._seed
         self._seed += 1
@@ -163,8 +166,18 @@ class SimArm:
         if self._due("task", TASK_HZ):
             self._publish(self._task, stamp, *self._arm.state(), np.zeros(0))
         if self._due("info", INFO_HZ):
-            told = {**self._arm.facts(), **self.counts, "time_s": round(self.time_s, 3), "reason": self.reason}
+            facts = self._arm.facts()
+            self._tell(facts)
+            told = {**facts, **self.counts, "time_s": round(self.time_s, 3), "reason": self.reason}
             self._info.write(self._make(TEXT, data=json.dumps(told)))
+
+    def _tell(self, facts: dict[str, Any]) -> None:
+        """Say when the task gets further."""
+        stage = int(facts.get("stage", 0))
+        if stage > self._stage:
+            where = "done" if facts.get("success") else f"stage {stage}"
+            self._say(f"episode {self.counts['episode']}: {where} after {self.time_s - self._began_s:.1f} s")
+        self._stage = stage
 
     def pose(self) -> Floats:
         """Return where everything is, for the cameras."""
@@ -213,8 +226,8 @@ def read_reset(text: str) -> dict[str, Any]:
     return found
 
 
-def run(arm: SimArm, hz: int, going: Callable[[], bool], after: Callable[[SimArm], None]) -> None:
-    """Tick in real time until `going` says no; time that cannot be caught up is lost and counted."""
+def run(arm: SimArm, hz: float, going: Callable[[], bool], after: Callable[[SimArm], None]) -> None:
+    """Tick `hz` times per second until `going` says no; time that cannot be caught up is lost and counted."""
     start = time.monotonic()
     ticks = 0
     while going():
@@ -230,7 +243,7 @@ def run(arm: SimArm, hz: int, going: Callable[[], bool], after: Callable[[SimArm
 
 
 def main(*, domain: int | None = None, interface: str | None = "lo", rate_hz: float = 120.0, camera_hz: float = 0.0,
-         camera_size: int = 128, seed: int = 0, seconds: float | None = None,
+         camera_size: int = 128, seed: int = 0, seconds: float | None = None, speed: float = 1.0,
          say: Callable[[str], None] = lambda _: None) -> None:  # fmt: skip
     """Run the simulated robot until Ctrl-C, SIGTERM or for some seconds; see `SimOptions` for the arguments.
 
@@ -239,9 +252,9 @@ def main(*, domain: int | None = None, interface: str | None = "lo", rate_hz: fl
         RuntimeError: the domain cannot be joined.
         ValueError: a number out of its range.
     """
-    options = SimOptions(domain, interface, rate_hz, camera_hz, camera_size, seed)
+    options = SimOptions(domain, interface, rate_hz, camera_hz, camera_size, speed, seed)
     node, arm = Node(Codecs(), domain=domain, interface=interface), make_arm()
-    robot = SimArm(node, arm, options)
+    robot = SimArm(node, arm, options, say)
     stopped: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda got, _: stopped.append(got))
@@ -249,7 +262,12 @@ def main(*, domain: int | None = None, interface: str | None = "lo", rate_hz: fl
     camera = start_cameras(options, len(robot.pose())) if camera_hz else None
     say(f"Panda and fruits: domain {node.domain}, interface {interface or 'any'}, {rate_hz:g} states/s; Ctrl-C ends")
     try:
-        run(robot, arm.hz, lambda: not stopped and (end is None or time.monotonic() < end), camera or (lambda _: None))
+        run(
+            robot,
+            arm.hz * speed,
+            lambda: not stopped and (end is None or time.monotonic() < end),
+            camera or (lambda _: None),
+        )
     finally:
         if camera is not None:
             camera.process.terminate()

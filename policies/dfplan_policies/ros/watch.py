@@ -74,7 +74,8 @@ def check_robot(path: str, backend: str | None = None, seconds: float = 5.0, urd
         ImportError: If an extra is missing.
         RuntimeError: If the network cannot be joined.
     """
-    config, clock = load_config(path), RealClock()
+    config = load_config(path)
+    clock = RealClock(config.speed)
     robot = make_backend(backend or config.backend, config, clock.now)
     robot.open()
     try:

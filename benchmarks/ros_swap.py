@@ -1,0 +1,239 @@
+"""Play the fruit swap over DDS and in process, with the same starts, and compare how often it is done.
+
+    python benchmarks/ros_swap.py --episodes 20 --json benchmarks/results/ros-swap.json
+    python benchmarks/ros_swap.py --expert --episodes 20 --json benchmarks/results/ros-swap-expert.json
+
+`dfplan ros sim-arm` and `dfplan ros run` run beside this program, as in two terminals; it plays the operator, who lets go
+of the enable button, resets the table, and presses it again. An episode on the wire takes about as long as with a real
+arm. On a computer that is too slow or busy `--speed 0.25` runs robot and bridge in slow motion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from tqdm import tqdm
+
+import dfplan_envs  # noqa: F401  (registers the ids)
+from dfplan.evaluation import episode_seed, evaluate, wilson
+from dfplan_policies.ros.backends.cdr import Codecs
+from dfplan_policies.ros.backends.node import Node
+from dfplan_policies.ros.modes import Mode
+from dfplan_policies.ros.topics import SWITCH, TEXT
+from result import finish
+
+ENV, EXPERT = "fruit-swap-v0", "source:dfplan_bench.swap_expert:source"
+PROGRAM = [sys.executable, "-c", "from dfplan.cli import main; main()", "ros"]
+ENABLE_S = 0.05  # between two messages of the enable button
+LET_GO_S = 2.0  # robot's seconds from letting go of the button until the arm is surely released
+
+
+class Operator:
+    """Press the button, reset the table, look at how the task stands.
+
+    Args:
+        domain: Of the robot.
+        speed: Robot's seconds per second.
+    """
+
+    def __init__(self, domain: int, speed: float) -> None:
+        self.node, self.speed = Node(Codecs(), domain=domain, interface="lo"), speed
+        self._enable = self.node.writer("/enable", SWITCH)
+        self._reset, self._info = self.node.writer("/sim/reset", TEXT), self.node.reader("/sim/info", TEXT)
+
+    def press(self, value: bool) -> dict[str, Any]:
+        """Send the button's state once, wait a moment, and return the newest facts, {} if none came."""
+        self._enable.write(self.node.codecs.make(SWITCH, data=value))
+        time.sleep(ENABLE_S)
+        told = [got.message for got in self._info.take() if got.message is not None]
+        return dict(json.loads(told[-1].data)) if told else {}
+
+    def play(self, seed: int, longest_s: float) -> dict[str, Any]:
+        """Play one episode; returns how it ended."""
+        self._wait(LET_GO_S)
+        self._reset.write(self.node.codecs.make(TEXT, data=json.dumps({"seed": seed})))
+        end = time.monotonic() + 20.0 / self.speed
+        while (facts := self.press(False)).get("seed") != seed:
+            if time.monotonic() > end:
+                raise RuntimeError("the simulated arm did not obey a reset; see its output")
+        begin, behind = facts["time_s"], facts["behind"]
+        while facts["time_s"] - begin < longest_s and not facts["over"]:
+            facts = self.press(True) or facts
+        return {
+            "seed": seed, "success": bool(facts["success"]), "stage": facts["stage"], "lost": facts["lost"],
+            "seconds": round(facts["time_s"] - begin, 1), "behind": facts["behind"] - behind,
+            "rejected": facts["rejected"],
+        }  # fmt: skip
+
+    def _wait(self, robot_s: float) -> None:
+        end = time.monotonic() + robot_s / self.speed
+        while time.monotonic() < end:
+            self.press(False)
+
+
+@contextmanager
+def program(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command of `dfplan ros` until the block ends."""
+    with log.open("wb") as file:
+        process = subprocess.Popen([*PROGRAM, *arguments], stdout=file, stderr=subprocess.STDOUT)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def write_config(path: Path, speed: float, nicer: int) -> None:
+    """Write the example `sim-panda` with an enable button."""
+    import yaml
+
+    from dfplan_policies.ros.config import load_config
+
+    values = yaml.safe_load((Path(load_config("sim-panda").folder) / "sim-panda.yaml").read_text())
+    values["topics"]["enable"], values["speed"] = "/enable", speed
+    values["plan"] = {**values.get("plan", {}), "nicer": nicer, "start_s": 600}
+    values["guard"] = {**values.get("guard", {}), "enable_timeout_s": max(0.5, 10 * ENABLE_S * speed)}
+    path.write_text(yaml.safe_dump(values))
+
+
+def over_dds(chosen: argparse.Namespace, seeds: list[int], folder: Path) -> dict[str, Any]:
+    """Play the episodes on the wire."""
+    write_config(folder / "robot.yaml", chosen.speed, chosen.nicer)
+    log = folder / "log.jsonl.gz"
+    how = ["--policy", EXPERT] if chosen.expert else ["--checkpoint", chosen.checkpoint]
+    bridge = ["run", "--config", str(folder / "robot.yaml"), "--backend", "dds", "--log", str(log), *how]
+    os.environ["ROS_DOMAIN_ID"] = str(chosen.domain)
+    operator, episodes = Operator(chosen.domain, chosen.speed), []
+    with program(["sim-arm", "--speed", str(chosen.speed)], folder / "arm.txt"):
+        with program(bridge, folder / "bridge.txt") as running:
+            wait_for(running, folder / "bridge.txt", operator)
+            for seed in tqdm(seeds, desc="over DDS"):
+                episodes.append(operator.play(seed, chosen.longest))
+    return {"success": wilson(sum(e["success"] for e in episodes), len(episodes)), "episodes": episodes, **read(log)}
+
+
+def wait_for(running: subprocess.Popen[bytes], told: Path, operator: Operator) -> None:
+    """Wait until the bridge waits for the arm."""
+    while "WAIT_STATE" not in told.read_text():
+        operator.press(False)
+        if running.poll() is not None:
+            raise RuntimeError(f"the bridge ended: {told.read_text()}")
+
+
+def read(log: Path) -> dict[str, Any]:
+    """Read from the bridge's log how punctual it was and what it held back."""
+    modes = dict.fromkeys((mode.name for mode in Mode), 0)
+    latency, age, reasons = list[float](), list[float](), dict[str, int]()
+    before = None
+    with gzip.open(log, "rt") as file:
+        period = 1.0 / json.loads(file.readline())["config"]["rate_hz"]
+        for line in file:
+            row = json.loads(line)
+            mode = Mode(row["m"]).name
+            modes[mode] += 1
+            if "r" in row and len(row["r"]) > 2:
+                latency.append(row["t"] - row["r"][0])
+            if mode in ("HOLD", "FAULT") and mode != before:
+                reason = row.get("why", "").split(" are ")[0]
+                reasons[reason] = reasons.get(reason, 0) + 1
+            age.append(row["t"])
+            before = mode
+    late = np.diff(age) - period
+    return {
+        "ticks": modes, "held_because": reasons, "plans": len(latency),
+        "plan_latency_ms": percentiles(latency), "tick_late_ms": percentiles(late.tolist()),
+    }  # fmt: skip
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """Return p50, p99 and the largest, in ms."""
+    if not seconds:
+        return {}
+    names = ("p50", "p99", "max")
+    return {
+        name: round(float(v) * 1e3, 2) for name, v in zip(names, np.percentile(seconds, [50, 99, 100]), strict=True)
+    }
+
+
+def in_process(chosen: argparse.Namespace, seeds: list[int]) -> dict[str, Any]:
+    """Play the same episodes in one process, with steps and actions."""
+    if chosen.expert:
+        done = [expert_episode(seed, number) for number, seed in enumerate(tqdm(seeds, desc="in process"))]
+        return {"success": wilson(sum(done), len(done))}
+    from dfplan.episode import EpisodeModel
+    from dfplan_policies.episode import EpisodePolicy
+
+    policy = EpisodePolicy(EpisodeModel.from_pretrained(chosen.checkpoint), seed=0)
+    metrics = evaluate(policy, ENV, len(seeds), chosen.seed, num_envs=1, progress=True).metrics
+    return {"success": metrics["success"], "stages": metrics["stages"]}
+
+
+def expert_episode(seed: int, number: int) -> bool:
+    """Play the expert once."""
+    from dfplan_envs.arm.expert import SwapExpert
+
+    env: Any = gymnasium.make(ENV)
+    env.reset(seed=seed)
+    expert, over, info = SwapExpert(number), False, dict[str, Any]()
+    while not over:
+        *_, terminated, truncated, info = env.step(expert.act(env.unwrapped.view()))
+        over = terminated or truncated
+    env.close()
+    return bool(info["success"])
+
+
+def weights(chosen: argparse.Namespace) -> str | None:
+    """Return what names the checkpoint without a path."""
+    if chosen.expert:
+        return None
+    from dfplan.checkpoint import locate, read_config
+
+    return str(read_config(locate(chosen.checkpoint))["weights_sha256"][:12])
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", default="fruit-swap", help="name, folder or Hub id of a policy of episodes")
+    parser.add_argument("--expert", action="store_true", help="the scripted expert in place of a checkpoint")
+    parser.add_argument("--episodes", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the starts")
+    parser.add_argument("--speed", type=float, default=1.0, help="robot's seconds per second, 0.05 to 1")
+    parser.add_argument(
+        "--longest", type=float, default=60.0, help="robot's seconds after which an episode is given up"
+    )
+    parser.add_argument("--domain", type=int, default=41)
+    parser.add_argument("--nicer", type=int, default=5, help="by how much the planner gives way to the control loop")
+    parser.add_argument("--only-wire", action="store_true", help="leave out the episodes in process")
+    parser.add_argument("--json", type=Path, help="write the result to this file too")
+    chosen = parser.parse_args()
+    seeds = [episode_seed(chosen.seed, number) for number in range(chosen.episodes)]
+    with tempfile.TemporaryDirectory() as folder:
+        wire = over_dds(chosen, seeds, Path(folder))
+    result = {
+        "benchmark": "ros_swap",
+        "policy": "expert" if chosen.expert else "checkpoint",
+        "weights": weights(chosen),
+    }
+    result |= {"episodes": chosen.episodes, "seed": chosen.seed, "speed": chosen.speed, "dds": wire}
+    finish(result if chosen.only_wire else result | {"in_process": in_process(chosen, seeds)}, chosen.json)
+
+
+if __name__ == "__main__":
+    main()
