@@ -3,9 +3,8 @@
     python benchmarks/ros_swap.py --episodes 20 --json benchmarks/results/ros-swap.json
     python benchmarks/ros_swap.py --expert --episodes 20 --json benchmarks/results/ros-swap-expert.json
 
-`dfplan ros sim-arm` and `dfplan ros run` run beside this program, as in two terminals; it plays the operator, who lets go
-of the enable button, resets the table, and presses it again. An episode on the wire takes about as long as with a real
-arm. On a computer that is too slow or busy `--speed 0.25` runs robot and bridge in slow motion.
+`dfplan ros sim-arm` and `dfplan ros run` run beside this program, as in two terminals; it plays the operator, who lets
+go of the enable button, resets the table, and presses it again. An episode takes about as long as with a real arm. On a computer that is too slow or busy `--speed 0.25` runs robot and bridge in slow motion.
 """
 
 from __future__ import annotations
@@ -120,11 +119,11 @@ def over_dds(chosen: argparse.Namespace, seeds: list[int], folder: Path) -> dict
     bridge = ["run", "--config", str(folder / "robot.yaml"), "--backend", "dds", "--log", str(log), *how]
     os.environ["ROS_DOMAIN_ID"] = str(chosen.domain)
     operator, episodes = Operator(chosen.domain, chosen.speed), []
-    with program(["sim-arm", "--speed", str(chosen.speed)], folder / "arm.txt"):
-        with program(bridge, folder / "bridge.txt") as running:
-            wait_for(running, folder / "bridge.txt", operator)
-            for seed in tqdm(seeds, desc="over DDS"):
-                episodes.append(operator.play(seed, chosen.longest))
+    arm = program(["sim-arm", "--speed", str(chosen.speed)], folder / "arm.txt")
+    with arm, program(bridge, folder / "bridge.txt") as running:
+        wait_for(running, folder / "bridge.txt", operator)
+        for seed in tqdm(seeds, desc="over DDS"):
+            episodes.append(operator.play(seed, chosen.longest))
     return {"success": wilson(sum(e["success"] for e in episodes), len(episodes)), "episodes": episodes, **read(log)}
 
 

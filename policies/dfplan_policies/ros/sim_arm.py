@@ -97,7 +97,8 @@ class SimOptions:
         """
         for name, value, low, high in (
             ("rate_hz", self.rate_hz, 1, 240), ("camera_hz", self.camera_hz, 0, 30),
-            ("camera_size", self.camera_size, 16, 720), ("seed", self.seed, 0, 2**32 - 1), ("speed", self.speed, 0.01, 1),
+            ("camera_size", self.camera_size, 16, 720), ("seed", self.seed, 0, 2**32 - 1),
+            ("speed", self.speed, 0.01, 1),
         ):  # fmt: skip
             if not low <= value <= high:
                 raise ValueError(f"{name} must be from {low} to {high}, got {value!r}")
