@@ -4,7 +4,8 @@
     python benchmarks/ros_swap.py --expert --episodes 20 --json benchmarks/results/ros-swap-expert.json
 
 `dfplan ros sim-arm` and `dfplan ros run` run beside this program, as in two terminals; it plays the operator, who lets
-go of the enable button, resets the table, and presses it again. An episode takes about as long as with a real arm. On a computer that is too slow or busy `--speed 0.25` runs robot and bridge in slow motion.
+go of the enable button, resets the table, and presses it again. An episode takes about as long as with a real arm. On a
+computer that is too slow or busy `--speed 0.25` runs robot and bridge in slow motion.
 """
 
 from __future__ import annotations

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dfplan_policies.ros.actions import done_first
 from dfplan_policies.ros.chunks import Chunk, ChunkBuffer, ChunkSettings
 
 SETTINGS = ChunkSettings(joints=2, latency_s=0.02, blend_s=0.1, longest_age_s=3.0)
@@ -140,9 +142,10 @@ def test_before_its_first_knot_a_chunk_rests() -> None:
 
 def test_a_chunk_that_is_done_first_begins_on_arrival_and_stays_at_its_end() -> None:
     # Catches: its first part dropped because planning took time; an arm that goes on past the end instead of waiting
-    # there; a next question before the end, or while the command is still behind.
+    # there; a next question before the end, or while the command is still behind; a stay that outlives the longest age.
     item = done_first(chunk(0.0, [[0, 0], [1, 1], [2, 2]], gripper=[0, 1, 2]), 3.0)
-    buffer = taken(item, 1.0)
+    buffer = taken(item, 1.0, ChunkBuffer(replace(SETTINGS, longest_age_s=9.0)))
+    assert taken(item, 1.0).at(2.9) is not None and taken(item, 1.0).at(3.1) is None
     start = buffer.at(1.02)
     assert start is not None and start.position.tolist() == [0, 0] and start.gripper == 0
     end = buffer.at(1.02 + 0.2)
