@@ -1,6 +1,6 @@
 """Play the fruit swap over DDS and in process, with the same starts, and compare how often it is done.
 
-    python benchmarks/ros_swap.py --episodes 20 --json benchmarks/results/ros-swap.json
+    python benchmarks/ros_swap.py --checkpoint runs/NAME/checkpoint --json benchmarks/results/ros-swap.json
     python benchmarks/ros_swap.py --expert --episodes 20 --json benchmarks/results/ros-swap-expert.json
 
 `dfplan ros sim-arm` and `dfplan ros run` run beside this program, as in two terminals; it plays the operator, who lets
@@ -174,8 +174,8 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
 def in_process(chosen: argparse.Namespace, seeds: list[int]) -> dict[str, Any]:
     """Play the same episodes in one process, with steps and actions."""
     if chosen.expert:
-        done = [expert_episode(seed, number) for number, seed in enumerate(tqdm(seeds, desc="in process"))]
-        return {"success": wilson(sum(done), len(done))}
+        played = [expert_episode(seed, number) for number, seed in enumerate(tqdm(seeds, desc="in process"))]
+        return {"success": wilson(sum(e["success"] for e in played), len(played)), "episodes": played}
     from dfplan.episode import EpisodeModel
     from dfplan_policies.episode import EpisodePolicy
 
@@ -184,18 +184,20 @@ def in_process(chosen: argparse.Namespace, seeds: list[int]) -> dict[str, Any]:
     return {"success": metrics["success"], "stages": metrics["stages"]}
 
 
-def expert_episode(seed: int, number: int) -> bool:
-    """Play the expert once."""
+def expert_episode(seed: int, number: int) -> dict[str, Any]:
+    """Play the expert once; returns how it ended."""
     from dfplan_envs.arm.expert import SwapExpert
 
     env: Any = gymnasium.make(ENV)
     env.reset(seed=seed)
-    expert, over, info = SwapExpert(number), False, dict[str, Any]()
+    expert, over, steps, info = SwapExpert(number), False, 0, dict[str, Any]()
     while not over:
+        steps += 1
         *_, terminated, truncated, info = env.step(expert.act(env.unwrapped.view()))
         over = terminated or truncated
+    seconds = round(steps / env.unwrapped.options.control_hz, 1)
     env.close()
-    return bool(info["success"])
+    return {"seed": seed, "success": bool(info["success"]), "stage": info["stage"], "seconds": seconds}
 
 
 def weights(chosen: argparse.Namespace) -> str | None:
