@@ -1,4 +1,4 @@
-"""`dfplan ros run|check|replay|sim-arm`: policies on real and simulated arms."""
+"""`dfplan ros run|check|replay|example|sim-arm`: policies on real and simulated arms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import typer
 
 app = typer.Typer(help="Run a policy on an arm over ROS 2.", no_args_is_help=True, rich_markup_mode=None)
 
-Config = Annotated[str, typer.Option(metavar="FILE|NAME", help="Configuration: a YAML file, or panda, ur5e, generic7.")]
+Config = Annotated[
+    str, typer.Option(metavar="FILE|NAME", help="Configuration: a YAML file, or panda, ur5e, generic7, sim-panda.")
+]
 BackendName = Annotated[str | None, typer.Option(help="dds, rclpy or sim, in place of the configuration's.")]
 
 
@@ -75,6 +77,14 @@ def replay_command(log: Annotated[Path, typer.Argument(help="A log that `dfplan 
     text, same = replay_report(log)
     typer.echo(text)
     raise typer.Exit(0 if same else 1)
+
+
+@app.command("example")
+def example_command(name: Annotated[str, typer.Argument(help="panda, ur5e, generic7 or sim-panda.")]) -> None:
+    """Print a configuration that comes with the package, to begin your robot's with."""
+    from dfplan_policies.ros.config import example_text
+
+    typer.echo(example_text(name), nl=False)
 
 
 @app.command("sim-arm")

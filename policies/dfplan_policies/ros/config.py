@@ -336,7 +336,7 @@ def load_config(path: str | Path) -> RobotConfig:
         raise missing_extra("yaml", "ros", "a robot's configuration") from error
     file = Path(path)
     if not file.exists() and str(path) in examples():
-        file = Path(str(resources.files("dfplan_policies.ros") / "robots" / f"{path}.yaml"))
+        file = _example(str(path))
     if not file.is_file():
         raise ValueError(f"there is no configuration {str(path)!r}; give a YAML file or one of {', '.join(examples())}")
     try:
@@ -350,5 +350,20 @@ def load_config(path: str | Path) -> RobotConfig:
 
 def examples() -> list[str]:
     """List the configurations that come with the package."""
-    folder = resources.files("dfplan_policies.ros") / "robots"
+    folder = _example("").parent
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def example_text(name: str) -> str:
+    """Return the text of a configuration that comes with the package, to begin one's own with.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if name not in examples():
+        raise unknown_name("example", name, examples())
+    return _example(name).read_text(encoding="utf-8")
+
+
+def _example(name: str) -> Path:
+    return Path(str(resources.files("dfplan_policies.ros"))) / "robots" / f"{name}.yaml"
