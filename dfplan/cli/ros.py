@@ -96,6 +96,7 @@ def sim_arm_command(
     camera_size: Annotated[int, typer.Option(help="Side of a picture in pixels.")] = 128,
     seed: Annotated[int, typer.Option(help="Of the first episode.")] = 0,
     duration: Annotated[float | None, typer.Option(help="Seconds after which it ends.")] = None,
+    gui: Annotated[bool, typer.Option("--gui", help="Show it in PyBullet's window; needs a display.")] = False,
     speed: Annotated[float, typer.Option(help="Below 1 in slow motion, on a slow computer; then also in FILE.")] = 1.0,
 ) -> None:
     """Run a simulated Panda with the fruit-swap table on the network until Ctrl-C (extras ros and bullet)."""
@@ -104,7 +105,7 @@ def sim_arm_command(
     try:
         simulate(
             domain=domain, interface=interface, rate_hz=rate, camera_hz=camera_rate, camera_size=camera_size, seed=seed,
-            seconds=duration, speed=speed, say=typer.echo,
+            seconds=duration, speed=speed, gui=gui, say=typer.echo,
         )  # fmt: skip
     except RuntimeError as error:  # the network cannot be joined
         raise OSError(str(error)) from error

@@ -109,6 +109,16 @@ def test_the_two_programs_have_the_same_options() -> None:
     assert set(group.commands) == {*subparsers.choices, "sim-arm"}
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere there is always a display")
+def test_a_window_without_a_display_is_one_line(dfplan: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Catches: an arm that runs on without its window, or ends without a word.
+    pytest.importorskip("cyclonedds")
+    pytest.importorskip("pybullet")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    code, out, err = dfplan("ros", "sim-arm", "--gui", "--duration", 0.1, "--domain", 231)
+    assert code == 2 and "DISPLAY is not set" in err and "Traceback" not in err and out == ""
+
+
 def test_an_example_is_printed_as_it_is(dfplan: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # Catches: an example that cannot be loaded from a copy, or loses its comments; a name that is not explained.
     code, out, _ = dfplan("ros", "example", "panda")

@@ -12,7 +12,7 @@ import json
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
@@ -32,6 +32,7 @@ COMMAND, GRIPPER, RESET = "/arm_controller/joint_trajectory", "/gripper", "/sim/
 STATES, TASK, INFO = "/joint_states", "/sim/state", "/sim/info"
 CAMERAS = {"scene": "/scene/image_raw", "hand": "/hand/image_raw"}
 TASK_HZ, INFO_HZ = 50.0, 10.0
+WINDOW_HZ = 30.0
 BEHIND_S = 0.1  # a computer that falls further behind loses the time: the arm is slower than real
 
 
@@ -69,6 +70,16 @@ class Arm(Protocol):
     def picture(self, camera: str, size: int) -> NDArray[np.uint8]:
         """Draw what a camera sees."""
 
+    @property
+    def connected(self) -> bool:
+        """Return whether its window, if it has one, is open."""
+
+    def check_window(self) -> None:
+        """Raise OSError if there is no display for a window."""
+
+    def look(self) -> None:
+        """Point the window at the table."""
+
 
 @dataclass(frozen=True)
 class SimOptions:
@@ -104,13 +115,14 @@ class SimOptions:
                 raise ValueError(f"{name} must be from {low} to {high}, got {value!r}")
 
 
-def make_arm() -> Arm:
+def make_arm(window: bool = False) -> Arm:
     """Make the simulated arm.
 
     Raises:
         ImportError: without the extra: pip install 'dfplan[bullet]'.
+        OSError: a window without a display.
     """
-    env: Any = gymnasium.make(ENV, obs="state", action="joint").unwrapped
+    env: Any = gymnasium.make(ENV, obs="state", action="joint", window=window).unwrapped
     env.reset(seed=0)
     arm: Arm = env.servo()
     return arm
@@ -227,7 +239,7 @@ def read_reset(text: str) -> dict[str, Any]:
     return found
 
 
-def run(arm: SimArm, hz: float, going: Callable[[], bool], after: Callable[[SimArm], None]) -> None:
+def run(arm: SimArm, hz: float, going: Callable[[], bool], after: Callable[[SimArm], object]) -> None:
     """Tick `hz` times per second until `going` says no; time that cannot be caught up is lost and counted."""
     start = time.monotonic()
     ticks = 0
@@ -245,43 +257,48 @@ def run(arm: SimArm, hz: float, going: Callable[[], bool], after: Callable[[SimA
 
 def main(*, domain: int | None = None, interface: str | None = "lo", rate_hz: float = 120.0, camera_hz: float = 0.0,
          camera_size: int = 128, seed: int = 0, seconds: float | None = None, speed: float = 1.0,
-         say: Callable[[str], None] = lambda _: None) -> None:  # fmt: skip
+         gui: bool = False, say: Callable[[str], None] = lambda _: None) -> None:  # fmt: skip
     """Run the simulated robot until Ctrl-C, SIGTERM or for some seconds; see `SimOptions` for the arguments.
+
+    With `gui` PyBullet's window shows it, from a process of its own: physics does not wait for it.
 
     Raises:
         ImportError: without the extras: pip install 'dfplan[ros,bullet]'.
+        OSError: a window without a display.
         RuntimeError: the domain cannot be joined.
         ValueError: a number out of its range.
     """
     options = SimOptions(domain, interface, rate_hz, camera_hz, camera_size, speed, seed)
     node, arm = Node(Codecs(), domain=domain, interface=interface), make_arm()
     robot = SimArm(node, arm, options, say)
+    if gui:
+        arm.check_window()
     stopped: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda got, _: stopped.append(got))
     end = None if seconds is None else time.monotonic() + seconds
-    camera = start_cameras(options, len(robot.pose())) if camera_hz else None
+    drawn = [(draw, camera_hz > 0), (show, gui)]
+    others = [start_beside(target, options, len(robot.pose())) for target, wanted in drawn if wanted]
     say(f"Panda and fruits: domain {node.domain}, interface {interface or 'any'}, {rate_hz:g} states/s; Ctrl-C ends")
     try:
         run(
             robot,
             arm.hz * speed,
             lambda: not stopped and (end is None or time.monotonic() < end),
-            camera or (lambda _: None),
+            lambda ticked: [other(ticked) for other in others],
         )
     finally:
-        if camera is not None:
-            camera.process.terminate()
-            camera.process.join(5)
+        for other in others:
+            other.close()
         node.close()
 
 
 @final
-class Cameras:
-    """Hand the newest pose to the process that draws."""
+class Beside:
+    """Hand the newest pose to a process that draws it."""
 
     def __init__(self, process: Any, shared: Any) -> None:
-        self.process, self._shared = process, shared
+        self._process, self._shared = process, shared
 
     def __call__(self, arm: SimArm) -> None:
         """Write the pose, unless it is being read just now."""
@@ -291,33 +308,54 @@ class Cameras:
             finally:
                 self._shared.get_lock().release()
 
+    def close(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.join(5)
 
-def start_cameras(options: SimOptions, size: int) -> Cameras:
-    """Start the process that draws and publishes pictures."""
+
+def start_beside(target: Callable[[SimOptions, Any], None], options: SimOptions, size: int) -> Beside:
+    """Start a process that draws poses of `size` numbers."""
     context = multiprocessing.get_context("spawn")
     shared = context.Array("d", size)
-    process = context.Process(target=draw, args=(options, shared), daemon=True)
+    process = context.Process(target=target, args=(options, shared), daemon=True)
     process.start()
-    return Cameras(process, shared)
+    return Beside(process, shared)
 
 
-def draw(options: SimOptions, shared: Any) -> None:
-    """Draw and publish pictures of the newest pose until the parent ends."""
+def poses(shared: Any, hz: float) -> Iterator[Floats]:
+    """Yield the newest pose so many times per second, until the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    codecs, arm = Codecs(), make_arm()
-    node = Node(codecs, domain=options.domain, interface=options.interface)
-    writers = {camera: node.writer(topic, IMAGE, reliable=False) for camera, topic in CAMERAS.items()}
     parent, due = multiprocessing.parent_process(), time.monotonic()
     while parent is not None and parent.is_alive():
         with shared.get_lock():
             pose = np.array(shared.get_obj()[:])
-        stamp = messages.header(codecs.make, time.time())
         if pose.any():
-            arm.show(pose)
-            for camera, writer in writers.items():
-                writer.write(picture_message(codecs.make, stamp, arm.picture(camera, options.camera_size)))
-        due = max(due + 1.0 / options.camera_hz, time.monotonic())
+            yield pose
+        due = max(due + 1.0 / hz, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))
+
+
+def draw(options: SimOptions, shared: Any) -> None:
+    """Draw and publish pictures of the newest pose until the parent ends."""
+    codecs, arm = Codecs(), make_arm()
+    node = Node(codecs, domain=options.domain, interface=options.interface)
+    writers = {camera: node.writer(topic, IMAGE, reliable=False) for camera, topic in CAMERAS.items()}
+    for pose in poses(shared, options.camera_hz):
+        stamp = messages.header(codecs.make, time.time())
+        arm.show(pose)
+        for camera, writer in writers.items():
+            writer.write(picture_message(codecs.make, stamp, arm.picture(camera, options.camera_size)))
+
+
+def show(options: SimOptions, shared: Any) -> None:
+    """Show the newest pose in a window until it is closed or the parent ends."""
+    arm = make_arm(window=True)
+    arm.look()
+    for pose in poses(shared, WINDOW_HZ):
+        if not arm.connected:
+            return
+        arm.show(pose)
 
 
 def picture_message(make: messages.Make, stamp: Any, pixels: NDArray[np.uint8]) -> Any:
