@@ -32,17 +32,18 @@ from dfplan.evaluation import episode_seed, evaluate, wilson
 from dfplan_policies.ros.backends.cdr import Codecs
 from dfplan_policies.ros.backends.node import Node
 from dfplan_policies.ros.modes import Mode
-from dfplan_policies.ros.topics import SWITCH, TEXT
+from dfplan_policies.ros.topics import DIAGNOSTICS, SWITCH, TEXT
 from result import finish
 
 ENV, EXPERT = "fruit-swap-v0", "source:dfplan_bench.swap_expert:source"
 PROGRAM = [sys.executable, "-c", "from dfplan.cli import main; main()", "ros"]
 ENABLE_S = 0.05  # between two messages of the enable button
+FAULT_LEVEL = 2
 LET_GO_S = 2.0  # robot's seconds from letting go of the button until the arm is surely released
 
 
 class Operator:
-    """Press the button, reset the table, look at how the task stands.
+    """Press the button, reset the table, look at how the task stands; re-arm after a fault, for the next episode.
 
     Args:
         domain: Of the robot.
@@ -53,11 +54,16 @@ class Operator:
         self.node, self.speed = Node(Codecs(), domain=domain, interface="lo"), speed
         self._enable = self.node.writer("/enable", SWITCH)
         self._reset, self._info = self.node.writer("/sim/reset", TEXT), self.node.reader("/sim/info", TEXT)
+        self._rearm = self.node.writer("/rearm", SWITCH)
+        self._bridge, self.fault = self.node.reader("/diagnostics", DIAGNOSTICS), ""
 
     def press(self, value: bool) -> dict[str, Any]:
         """Send the button's state once, wait a moment, and return the newest facts, {} if none came."""
         self._enable.write(self.node.codecs.make(SWITCH, data=value))
         time.sleep(ENABLE_S)
+        for got in self._bridge.take():
+            status = got.message.status[0]
+            self.fault = status.message if status.level == FAULT_LEVEL else ""
         told = [got.message for got in self._info.take() if got.message is not None]
         return dict(json.loads(told[-1].data)) if told else {}
 
@@ -69,14 +75,23 @@ class Operator:
         while (facts := self.press(False)).get("seed") != seed:
             if time.monotonic() > end:
                 raise RuntimeError("the simulated arm did not obey a reset; see its output")
+        self.ready(end)
         begin, behind = facts["time_s"], facts["behind"]
-        while facts["time_s"] - begin < longest_s and not facts["over"]:
+        while facts["time_s"] - begin < longest_s and not facts["over"] and not self.fault:
             facts = self.press(True) or facts
         return {
             "seed": seed, "success": bool(facts["success"]), "stage": facts["stage"], "lost": facts["lost"],
             "seconds": round(facts["time_s"] - begin, 1), "behind": facts["behind"] - behind,
-            "rejected": facts["rejected"],
+            "rejected": facts["rejected"], "fault": self.fault,
         }  # fmt: skip
+
+    def ready(self, end: float) -> None:
+        """Re-arm until there is no fault; the button has to be pressed for it."""
+        while self.fault:
+            self._rearm.write(self.node.codecs.make(SWITCH, data=True))
+            self.press(True)
+            if time.monotonic() > end:
+                raise RuntimeError(f"the bridge cannot be re-armed: {self.fault}")
 
     def _wait(self, robot_s: float) -> None:
         end = time.monotonic() + robot_s / self.speed
@@ -106,7 +121,8 @@ def write_config(path: Path, speed: float, nicer: int) -> None:
     from dfplan_policies.ros.config import load_config
 
     values = yaml.safe_load((Path(load_config("sim-panda").folder) / "sim-panda.yaml").read_text())
-    values["topics"]["enable"], values["speed"] = "/enable", speed
+    values["topics"] |= {"enable": "/enable", "rearm": "/rearm"}
+    values["speed"] = speed
     values["plan"] = {**values.get("plan", {}), "nicer": nicer, "start_s": 600}
     values["guard"] = {**values.get("guard", {}), "enable_timeout_s": max(0.5, 10 * ENABLE_S * speed)}
     path.write_text(yaml.safe_dump(values))
@@ -114,6 +130,7 @@ def write_config(path: Path, speed: float, nicer: int) -> None:
 
 def over_dds(chosen: argparse.Namespace, seeds: list[int], folder: Path) -> dict[str, Any]:
     """Play the episodes on the wire."""
+    folder.mkdir(parents=True, exist_ok=True)
     write_config(folder / "robot.yaml", chosen.speed, chosen.nicer)
     log = folder / "log.jsonl.gz"
     how = ["--policy", EXPERT] if chosen.expert else ["--checkpoint", chosen.checkpoint]
@@ -223,11 +240,12 @@ def main() -> None:
     parser.add_argument("--domain", type=int, default=41)
     parser.add_argument("--nicer", type=int, default=5, help="by how much the planner gives way to the control loop")
     parser.add_argument("--only-wire", action="store_true", help="leave out the episodes in process")
+    parser.add_argument("--keep", type=Path, help="folder for the configuration, the log and what both programs said")
     parser.add_argument("--json", type=Path, help="write the result to this file too")
     chosen = parser.parse_args()
     seeds = [episode_seed(chosen.seed, number) for number in range(chosen.episodes)]
     with tempfile.TemporaryDirectory() as folder:
-        wire = over_dds(chosen, seeds, Path(folder))
+        wire = over_dds(chosen, seeds, chosen.keep or Path(folder))
     result = {
         "benchmark": "ros_swap",
         "policy": "expert" if chosen.expert else "checkpoint",
