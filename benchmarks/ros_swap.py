@@ -86,17 +86,19 @@ class Operator:
         }  # fmt: skip
 
     def ready(self, end: float) -> None:
-        """Re-arm until there is no fault; the button has to be pressed for it."""
+        """Re-arm until there is no fault; the button has to be held meanwhile, and each request counts once."""
         while self.fault:
-            self._rearm.write(self.node.codecs.make(SWITCH, data=True))
-            self.press(True)
+            self._wait(0.5, True)
+            for asked in (True, False):
+                self._rearm.write(self.node.codecs.make(SWITCH, data=asked))
+                self._wait(0.2, True)
             if time.monotonic() > end:
                 raise RuntimeError(f"the bridge cannot be re-armed: {self.fault}")
 
-    def _wait(self, robot_s: float) -> None:
+    def _wait(self, robot_s: float, pressed: bool = False) -> None:
         end = time.monotonic() + robot_s / self.speed
         while time.monotonic() < end:
-            self.press(False)
+            self.press(pressed)
 
 
 @contextmanager

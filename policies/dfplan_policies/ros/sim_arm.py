@@ -239,7 +239,7 @@ def read_reset(text: str) -> dict[str, Any]:
     return found
 
 
-def run(arm: SimArm, hz: float, going: Callable[[], bool], after: Callable[[SimArm], object]) -> None:
+def run(arm: SimArm, hz: float, going: Callable[[], bool], after: Callable[[SimArm], None]) -> None:
     """Tick `hz` times per second until `going` says no; time that cannot be caught up is lost and counted."""
     start = time.monotonic()
     ticks = 0
@@ -279,13 +279,18 @@ def main(*, domain: int | None = None, interface: str | None = "lo", rate_hz: fl
     end = None if seconds is None else time.monotonic() + seconds
     drawn = [(draw, camera_hz > 0), (show, gui)]
     others = [start_beside(target, options, len(robot.pose())) for target, wanted in drawn if wanted]
+
+    def after(ticked: SimArm) -> None:
+        for other in others:
+            other(ticked)
+
     say(f"Panda and fruits: domain {node.domain}, interface {interface or 'any'}, {rate_hz:g} states/s; Ctrl-C ends")
     try:
         run(
             robot,
             arm.hz * speed,
             lambda: not stopped and (end is None or time.monotonic() < end),
-            lambda ticked: [other(ticked) for other in others],
+            after,
         )
     finally:
         for other in others:
