@@ -144,6 +144,8 @@ def over_dds(chosen: argparse.Namespace, seeds: list[int], folder: Path) -> dict
         wait_for(running, folder / "bridge.txt", operator)
         for seed in tqdm(seeds, desc="over DDS"):
             episodes.append(operator.play(seed, chosen.longest))
+    if chosen.figure is not None:
+        draw(log, chosen.figure)
     return {"success": wilson(sum(e["success"] for e in episodes), len(episodes)), "episodes": episodes, **read(log)}
 
 
@@ -178,6 +180,35 @@ def read(log: Path) -> dict[str, Any]:
         "ticks": modes, "held_because": reasons, "plans": len(latency),
         "plan_latency_ms": percentiles(latency), "tick_late_ms": percentiles(late.tolist()),
     }  # fmt: skip
+
+
+def draw(log: Path, figure_path: Path) -> None:
+    """Draw the first episode of a log: joints as they were commanded and measured, and the modes."""
+    from dfplan.plotting.style import INK, new_figure, save
+
+    with gzip.open(log, "rt") as file:
+        config, *rows = [json.loads(line) for line in file]
+    joints = config["config"]["joints"]
+    begin = next(k for k, row in enumerate(rows) if "c" in row)
+    over = (Mode.WAIT_STATE, Mode.STOPPED)
+    end = next((k for k in range(begin, len(rows)) if rows[k]["m"] in over), len(rows))
+    rows, start = rows[begin:end], rows[begin]["t"]
+    seen = [(s[1] - start, dict(zip(s[2], s[3], strict=True))) for row in rows for s in row.get("s", ()) if s[0] == "j"]
+    seen = [(when, places) for when, places in seen if joints[0] in places]
+    figure = new_figure(10.0, 4.2)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[5, 1])
+    for k, joint in enumerate(joints):
+        told = [(row["t"] - start, row["c"][k] - rows[0]["c"][k]) for row in rows if "c" in row]
+        above.plot(*zip(*told, strict=True), lw=2.4, alpha=0.5, label=joint.removeprefix("panda_"))
+        above.plot([w for w, _ in seen], [p[joint] - rows[0]["c"][k] for _, p in seen], lw=0.6, color=INK)
+    above.set_ylabel("rad from the start\n(thin: measured)")
+    above.legend(ncols=7, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, 1.16), frameon=False)
+    modes = sorted({row["m"] for row in rows})
+    below.step([row["t"] - start for row in rows], [modes.index(row["m"]) for row in rows], where="post", lw=1.0)
+    below.set_yticks(range(len(modes)), [Mode(mode).name for mode in modes])
+    below.set_xlabel("seconds of the robot")
+    figure.subplots_adjust(left=0.11, right=0.98, bottom=0.12, top=0.91)
+    save(figure, figure_path)
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
@@ -242,6 +273,7 @@ def main() -> None:
     parser.add_argument("--domain", type=int, default=41)
     parser.add_argument("--nicer", type=int, default=5, help="by how much the planner gives way to the control loop")
     parser.add_argument("--only-wire", action="store_true", help="leave out the episodes in process")
+    parser.add_argument("--figure", type=Path, help="picture of the first episode")
     parser.add_argument("--keep", type=Path, help="folder for the configuration, the log and what both programs said")
     parser.add_argument("--json", type=Path, help="write the result to this file too")
     chosen = parser.parse_args()
