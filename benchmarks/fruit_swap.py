@@ -1,8 +1,8 @@
 """Train what the benchmark `fruit-swap` compares with: into runs/fruit-swap, from the demonstrations.
 
-dfplan data make fruit-swap --episodes 1000 --no-minari --npz runs/fruit-swap/state.npz
+dfplan data make fruit-swap --episodes 1200 --no-minari --npz runs/fruit-swap/state.npz
 python benchmarks/fruit_swap.py memoryless next-frame cloning
-dfplan data make fruit-swap --episodes 300 --obs both --npz runs/fruit-swap/both.npz
+dfplan data make fruit-swap --episodes 600 --obs both
 python benchmarks/fruit_swap.py memoryless-image next-frame-image
 """
 
@@ -38,14 +38,15 @@ CLONING_STEPS = 4000
 def train(name: str, more: list[str]) -> None:
     """Train one of them; a run that was stopped goes on."""
     if name == "cloning":
-        from dfplan.cli.train_layout import select
+        from dfplan.cli.train_layout import imitable, select
         from dfplan.data import load_episodes
         from dfplan.episode import EpisodeSpec
         from dfplan.recipes import RECIPES
         from dfplan_bench.fruit_swap import cloning
 
         recipe = RECIPES["fruit-swap"]
-        episodes = select(load_episodes(STATE[1]), recipe.columns, recipe.differences)
+        episodes = imitable(load_episodes(STATE[1]), recipe.gripper or 0, print)
+        episodes = select(episodes, recipe.columns, recipe.differences)
         widths = episodes.observations.shape[1], episodes.actions.shape[1]
         spec = EpisodeSpec(*widths, recipe.stride, recipe.horizon, recipe.dt_s)
         cloning.save(cloning.train(episodes, spec, CLONING_STEPS, 0), MADE / name)

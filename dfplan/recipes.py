@@ -25,8 +25,12 @@ class Recipe:
         discount: Of returns, per step; None for tasks that are about goals alone.
         columns: Numbers of an observation that are used, as ``--columns`` takes them; empty for all.
         differences: Differences of such numbers that are appended, as ``--differences`` takes them.
-        image_columns: The same for pictures, where latents stand behind the arm's own 17 numbers.
-        network: Size of the network, where it is not the usual one.
+        image_columns: The same for pictures, where 64 latents and the estimated places of the fruits stand behind the
+            arm's own 17 numbers.
+        image_differences: The same of differences.
+        gripper: Column of an observation with the opening of a gripper, m: actions that led to closing it on nothing
+            are not imitated. None for tasks without one.
+        network: Size of the network and how it is trained, where that is not as usual.
     """
 
     stride: int
@@ -41,6 +45,8 @@ class Recipe:
     columns: str = ""
     differences: str = ""
     image_columns: str = ""
+    image_differences: str = ""
+    gripper: int | None = None
     network: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -64,10 +70,12 @@ RECIPES["HalfCheetah"] = Recipe(stride=4, horizon=8, steps=6_000, dt_s=0.05, **_
 # The robot arm: whole episodes as memory; blocks of 0.6 s, as many as an episode may last; what the arm's
 # tool does and where the fruits are, without joints and rotations.
 RECIPES["fruit-swap"] = Recipe(
-    stride=6, horizon=50, steps=3_000, data_steps=0, dt_s=0.1, tokens="episode", columns="7-9,16-19,24-26",
+    stride=6, horizon=50, steps=8_000, data_steps=0, dt_s=0.1, tokens="episode", columns="7-9,16-19,24-26",
     differences="17-19:7-9,24-26:7-9",
-    image_columns="7-9,16-80",
-    network={"width": 128, "layers": 4, "batch": 32, "octaves": 4},
+    image_columns="7-9,16-86",
+    image_differences="81-83:7-9,84-86:7-9",
+    gripper=16,
+    network={"width": 128, "layers": 4, "batch": 16, "octaves": 4, "lr": 4e-3, "optimizer": "muon"},
 )  # fmt: skip
 
 # OGBench's pointmaze: cells of 4 units, success within 1.0, and a world without surprises, so that plans last.

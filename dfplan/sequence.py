@@ -20,8 +20,9 @@ from dfplan.layout import SequenceSpec
 from dfplan.models import Cond, Network, NetworkConfig, kind_of, make_denoiser
 from dfplan.noise import add_noise, target_from
 from dfplan.objective import TEACHER_FORCING
+from dfplan.optimizers import make_optimizer
 from dfplan.schedule import LEVEL_SAMPLERS
-from dfplan.training import PRECISIONS, make_optimizer, use_bf16
+from dfplan.training import PRECISIONS, use_bf16
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from dfplan.errors import unknown_name
 from dfplan.inverse_training import InverseTraining, fit_inverse
 from dfplan.models import Network, NetworkConfig, TransformerConfig, TransformerDenoiser, kind_of, make_denoiser
 from dfplan.objective import TEACHER_FORCING, ObjectiveConfig, diffusion_forcing_loss
+from dfplan.optimizers import OPTIMIZERS, make_optimizer
 from dfplan.spaces import Spaces
 from dfplan.tokens import Normalizer, TokenSpec
 from dfplan.training_data import Layouts, Windows, source_of, split_episodes, window_source
@@ -46,9 +47,9 @@ class TrainConfig:
     Attributes:
         steps: Optimiser steps.
         batch: Windows per step, over all processes.
-        lr: Peak learning rate of AdamW; linear warm-up, then a cosine to 5 % of it.
+        lr: Peak learning rate; linear warm-up, then a cosine to 5 % of it.
         warmup: Steps of linear warm-up.
-        weight_decay: AdamW's, on matrices only.
+        weight_decay: On matrices only.
         clip: Largest gradient norm.
         ema: Decay of the averaged weights, which are what is saved.
         causal: Share of batches with causal attention; the others use full attention.
@@ -57,6 +58,7 @@ class TrainConfig:
         end_goal: Share of the windows with a goal whose goal is where the episode ended.
         no_goal: Share of windows without a goal.
         begin: Share of the windows that start where their episode does.
+        optimizer: ``"adamw"`` or ``"muon"``; see `dfplan.optimizers.make_optimizer`.
         save_every: Steps between resumable states.
         validate_every: Steps between validations on held-out episodes.
         holdout: Share of episodes held out.
@@ -77,6 +79,7 @@ class TrainConfig:
     end_goal: float = 0.5
     no_goal: float = 0.3
     begin: float = 0.0
+    optimizer: str = "adamw"
     save_every: int = 500
     validate_every: int = 1000
     holdout: float = 0.02
@@ -92,6 +95,8 @@ class TrainConfig:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.lr <= 0 or self.clip <= 0:
             raise ValueError(f"lr and clip must be positive, got {self.lr} and {self.clip}")
+        if self.optimizer not in OPTIMIZERS:
+            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
         causal_only = kind_of(self.model) == "recurrent" or self.objective.levels == TEACHER_FORCING
@@ -103,6 +108,8 @@ class TrainConfig:
         values = {**asdict(self), "model": self.model.to_dict()}
         if not self.begin:  # what is not in use is left out, so that old runs resume
             del values["begin"]
+        if self.optimizer == "adamw":
+            del values["optimizer"]
         if kind_of(self.model) != "transformer":  # the transformer's entry stays as it was, so that old runs resume
             values["model"]["kind"] = kind_of(self.model)
         return values
@@ -242,9 +249,12 @@ def _train(
     loss_module: nn.Module = LossModule(model, config, spec)
     if world > 1:
         loss_module = nn.parallel.DistributedDataParallel(loss_module, find_unused_parameters=False)
-    optimizer = make_optimizer(model, config)
+    optimizer = make_optimizer(model, config, config.optimizer)
     ema = {n: p.detach().clone() for n, p in model.named_parameters()}
     identity = {**config.to_dict(), "tokens": spec.to_dict(), "statistics": tensor_digest(norm.tensors())[:12]}
+    told = getattr(episodes, "imitated", None)
+    if told is not None and not told.all():
+        identity["imitated"] = tensor_digest({"imitated": torch.from_numpy(told)})[:12]
     if norm.returns is not None:
         identity["returns"] = norm.returns.to_dict()
     if initial is not None:
@@ -292,28 +302,6 @@ def _prepare_inverse(
             settings = InverseTraining(seed=config.seed)
             fit_inverse(model.inverse, episodes, spec, norm, model.alpha_bar, settings, log=watch)
         model.inverse.requires_grad_(False)
-
-
-class OptimizerConfig(Protocol):
-    """What the optimiser needs of a configuration."""
-
-    @property
-    def weight_decay(self) -> float:
-        """AdamW's."""
-        ...
-
-    @property
-    def lr(self) -> float:
-        """Peak learning rate."""
-        ...
-
-
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Build AdamW with weight decay on matrices only."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    matrices, vectors = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=True)
 
 
 def _step(

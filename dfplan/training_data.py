@@ -28,13 +28,15 @@ def split_episodes(episodes: EpisodeArrays, share: float, seed: int) -> tuple[An
     chosen = np.zeros(len(lengths), dtype=bool)
     chosen[np.random.default_rng([seed, 7]).permutation(len(lengths))[:count]] = True
 
-    ended = terminated_of(episodes)
+    ended, imitated = terminated_of(episodes), getattr(episodes, "imitated", None)
 
     def take(keep: Any) -> Episodes:
         act, obs = np.repeat(keep, lengths), np.repeat(keep, lengths + 1)
         rows = episodes.observations[obs], episodes.actions[act], episodes.rewards[act]
         flags = np.zeros(int(keep.sum()), dtype=bool) if ended is None else ended[keep]
-        return Episodes(*rows, lengths[keep], terminated=flags)
+        return Episodes(
+            *rows, lengths[keep], terminated=flags, imitated=None if imitated is None else imitated[act]
+        )  # fmt: skip
 
     return take(~chosen), take(chosen)
 

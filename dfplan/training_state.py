@@ -17,7 +17,7 @@ from dfplan.checkpoint import tensor_digest
 from dfplan.data.files import atomic_path
 
 STATE = "state.safetensors"
-MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")  # AdamW's two, and Muon's
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def save_state(
     Args:
         folder: Where to; made if missing.
         model: Its parameters are written.
-        optimizer: AdamW.
+        optimizer: Its moments are written.
         ema: Averaged weights by name.
         step: Steps done in this run.
         config: What makes the run what it is (configuration, layout, statistics of the data), compared on resume.
@@ -95,9 +95,10 @@ def save_state(
     for name, parameter in model.named_parameters():
         tensors[f"model/{name}"] = parameter.detach().cpu().contiguous()
         tensors[f"ema/{name}"] = ema[name].cpu().contiguous()
+        kept = optimizer.state[parameter] if parameter.requires_grad else {}
         for moment in MOMENTS:
-            value = optimizer.state[parameter].get(moment) if parameter.requires_grad else torch.zeros_like(parameter)
-            tensors[f"{moment}/{name}"] = value.detach().cpu().contiguous()
+            if moment in kept:
+                tensors[f"{moment}/{name}"] = kept[moment].detach().cpu().contiguous()
     with atomic_path(folder / STATE) as path:
         meta = {"step": str(step), "config": json.dumps(config, sort_keys=True)}
         updates = max((int(entry["step"]) for entry in optimizer.state.values() if "step" in entry), default=step)
@@ -153,8 +154,9 @@ def _restore(
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[f"model/{name}"])
             ema[name].copy_(tensors[f"ema/{name}"])
-            if f"{MOMENTS[0]}/{name}" in tensors:
+            kept = [moment for moment in MOMENTS if f"{moment}/{name}" in tensors]
+            if kept and parameter.requires_grad:
                 optimizer.state[parameter] = {
                     "step": torch.tensor(float(updates), device=parameter.device),
-                    **{moment: tensors[f"{moment}/{name}"].to(parameter.device, copy=True) for moment in MOMENTS},
+                    **{moment: tensors[f"{moment}/{name}"].to(parameter.device, copy=True) for moment in kept},
                 }

@@ -71,6 +71,9 @@ def make(
     bumps: Annotated[
         float, typer.Option(min=0.0, help="fruit-swap: bumps of the arm per second, so that data show corrections.")
     ] = 0.8,
+    misses: Annotated[
+        float, typer.Option(min=0.0, help="fruit-swap: probability that a try to grip goes beside the fruit.")
+    ] = 0.2,
     keep: Annotated[str, typer.Option(help="fruit-swap: success or all.")] = "success",
     out: Annotated[
         Path | None,
@@ -94,8 +97,8 @@ def make(
 
             options = {"obs": obs, "image_size": image_size, "camera_every": camera_every, "bumps": bumps}
             make_command(
-                episodes, seed, options, expert_noise, pushed, keep, workers or cores(), out, dataset_id, npz, minari,
-                overwrite, authors(author, author_email), as_json,
+                episodes, seed, options, expert_noise, pushed, misses, keep, workers or cores(), out, dataset_id, npz,
+                minari, overwrite, authors(author, author_email), as_json,
             )  # fmt: skip
             return
         if env.startswith("pointmaze-"):

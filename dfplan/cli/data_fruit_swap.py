@@ -38,9 +38,9 @@ def default_id(obs: str, image_size: int) -> str:
 
 
 def make_command(
-    episodes: int, seed: int, options: dict[str, Any], noise: float, pushed: float, keep: str, workers: int,
-    out: Path | None, dataset_id: str | None, npz: Path | None, minari: bool, overwrite: bool, who: dict[str, Any],
-    as_json: bool,
+    episodes: int, seed: int, options: dict[str, Any], noise: float, pushed: float, misses: float, keep: str,
+    workers: int, out: Path | None, dataset_id: str | None, npz: Path | None, minari: bool, overwrite: bool,
+    who: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
     """Carry out `dfplan data make fruit-swap`."""
     from dfplan_envs.arm.demonstrations import Demonstrations
@@ -51,13 +51,13 @@ def make_command(
     every = int(options["camera_every"])
     pictures = (("image_size", size), ("camera_every", every)) if obs != "state" else ()
     chosen = (("obs", obs), ("bumps", bumps), *pictures)
-    what = Demonstrations(seed=seed, noise=noise, pushed=pushed, options=chosen)
+    what = Demonstrations(seed=seed, noise=noise, pushed=pushed, misses=misses, options=chosen)
     found, native, spec, counts = make_demonstrations(what, episodes, keep=keep, workers=workers, folder=out)
     say(f"{counts['successes']} of {counts['played']} episodes succeeded, {counts['kept']} are kept")
     found.meta["command"] = (
         f"dfplan data make {NAME} --episodes {episodes} --seed {seed} --obs {obs}"
         + (f" --image-size {size} --camera-every {every}" if obs != "state" else "")
-        + f" --expert-noise {noise:g} --pushed {pushed:g} --bumps {bumps:g} --keep {keep}"
+        + f" --expert-noise {noise:g} --pushed {pushed:g} --bumps {bumps:g} --misses {misses:g} --keep {keep}"
     )
     about = {
         "description": f"{NAME}: {found.meta['recipe']}; {round(100 * pushed)} % of the episodes with one push.",
@@ -214,7 +214,7 @@ def _columns(native: Trajectories, what: Demonstrations, counts: dict[str, int])
 
     meta = {
         "env": ENV_ID,
-        "recipe": "a scripted expert with grips that are off by N(0, noise^2) m, short pauses and drawn speeds",
+        "recipe": "a scripted expert with grips that are off by N(0, noise^2) m, short pauses, drawn speeds and misses",
         **asdict(what),
         "options": dict(what.options),
         "reward": "1 when the swap is done, which ends the episode",

@@ -55,6 +55,7 @@ def evaluate_command(
     distractors: arm.Distractors = None,
     missing: arm.Missing = None,
     missing_level: arm.MissingLevel = None,
+    temperature: arm.Temperature = None,
     videos: arm.Videos = None,
     num_envs: Annotated[int, typer.Option(help="Environments side by side in each process.")] = 8,
     workers: Annotated[int, typer.Option(help="Processes; timings mean something with 1 only.")] = 1,
@@ -87,6 +88,7 @@ def evaluate_command(
         target_return=o.number_or_word(target_return),
         missing=missing,
         missing_level=missing_level,
+        temperature=temperature,
     )
     made_with = arm.env_options(env_id, obs, image_size, occlude, push, distractors)
     if obs == "image" and checkpoint is None:

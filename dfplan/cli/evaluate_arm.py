@@ -26,6 +26,9 @@ Missing = Annotated[
 MissingLevel = Annotated[
     float | None, typer.Option(help="episode: level of what is missing, as a share of K; 1 looks away.")
 ]
+Temperature = Annotated[
+    float | None, typer.Option(help="episode: noise that actions are sampled from; 1 is the data's law, 0 no chance.")
+]
 Videos = Annotated[int | None, typer.Option(help="Arm: episodes to film (2), failures first.")]
 ARMS = ("fruit-swap", "arm-")
 

@@ -38,7 +38,13 @@ def train(
     batch: Annotated[
         int | None, typer.Option(help="Windows per step, over all processes.", show_default="the recipe's, 128")
     ] = None,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.", show_default="the recipe's, 0.002")] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            help="adamw, or muon for the matrices in the transformer's blocks.", show_default="the recipe's, adamw"
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, windows, levels, noise and generated data.")] = 0,
     stride: Annotated[int | None, typer.Option(help="Environment steps per token.")] = None,
     horizon: Annotated[int | None, typer.Option(help="Future tokens.")] = None,
@@ -145,7 +151,7 @@ def train(
     import torch
 
     from dfplan.cli.train_data import checkpoint_name, load_data, stitched
-    from dfplan.cli.train_layout import discount_of, layout, learn_return, recipe_of, select, spaces_of
+    from dfplan.cli.train_layout import discount_of, imitable, layout, learn_return, recipe_of, select, spaces_of
     from dfplan.models import make_config
     from dfplan.objective import ObjectiveConfig
     from dfplan.tokens import TokenSpec
@@ -163,7 +169,7 @@ def train(
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     env_id, main_process = _resolve(env), int(os.environ.get("RANK", "0")) == 0
     recipe = recipe_of(env_id, stride=stride, horizon=horizon, steps=steps, tokens=tokens)
-    usual = {"width": 192, "layers": 3, "batch": 128, **recipe.network}
+    usual = {"width": 192, "layers": 3, "batch": 128, "lr": 2e-3, "optimizer": "adamw", **recipe.network}
     width, layers, batch = width or usual["width"], layers or usual["layers"], batch or usual["batch"]
     octaves = usual.get("octaves", 0) if octaves is None else octaves
     network: dict[str, Any] = {"width": width, "noise": noise, "prediction": prediction}
@@ -175,7 +181,9 @@ def train(
     causal_only = whole or model == "recurrent" or levels == "teacher_forcing"
     share = causal if causal is not None else 1.0 if causal_only else 0.7
     config = TrainConfig(
-        steps=recipe.steps, batch=batch, lr=lr, seed=seed, causal=share, precision=precision, save_every=save_every,
+        steps=recipe.steps, batch=batch, lr=lr or usual["lr"], seed=seed, causal=share, precision=precision,
+        save_every=save_every,
+        optimizer=optimizer or (usual["optimizer"] if model == "transformer" else "adamw"),
         no_goal=no_goal,
         begin=begin,
         model=make_config(model, network),
@@ -191,8 +199,11 @@ def train(
         raise ValueError(f"--obs must be state or image, got {obs!r}")
     else:
         episodes, origin = load_data(env_id, data, seed, tell)
-    apart = differences if differences is not None else recipe.differences if eyes is None and columns is None else ""
+    if whole and recipe.gripper is not None:
+        episodes = imitable(episodes, recipe.gripper, tell)
     usual_columns = recipe.columns if eyes is None else recipe.image_columns
+    usual_apart = recipe.differences if eyes is None else recipe.image_differences
+    apart = differences if differences is not None else usual_apart if columns is None else ""
     chosen = usual_columns if columns is None else columns
     if chosen and chosen != "all":
         episodes = select(episodes, chosen, apart)

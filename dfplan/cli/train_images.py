@@ -29,12 +29,13 @@ def load_images(
         say: Takes lines of text.
 
     Returns:
-        Episodes of proprio and latents, where they are from, and the autoencoder.
+        Episodes of proprio, latents and, if the data hold the state, estimates of where the fruits are; where they are
+        from; and the autoencoder.
 
     Raises:
         ValueError: If there are no data, or they and the autoencoder do not fit.
     """
-    from dfplan.vision import encode_frames, load_encoder
+    from dfplan.vision import frame_columns, load_encoder
 
     if data is None:
         raise ValueError("pictures need --data, a Minari id; make them with `dfplan data make fruit-swap --obs both`")
@@ -45,18 +46,42 @@ def load_images(
     model = load_encoder(encoder) if encoder is not None else _train(found, folder / "encoder", steps, seed)
     if tuple(found.frames.shape[1:]) != model.config.frame_shape:
         raise ValueError(f"the autoencoder is for frames {model.config.frame_shape}, got {found.frames.shape[1:]}")
-    episodes = found.with_latents(encode_frames(model, found.frames))
+    if "state" in found.vectors:
+        model = _with_head(model, found, seed)
+    episodes = found.with_columns(frame_columns(model, found.frames))
     return episodes, {"id": data, **found.meta}, model
 
 
-def _train(found: PictureEpisodes, folder: Path, steps: int, seed: int) -> ImageAutoencoder:
+def _known(found: PictureEpisodes) -> Any:
+    """Return where the fruits are, (n, 6) in m."""
     import numpy as np
+
+    return np.concatenate([found.vectors["state"][:, part] for part in FRUITS], axis=1)
+
+
+def _with_head(model: ImageAutoencoder, found: PictureEpisodes, seed: int) -> ImageAutoencoder:
+    from tqdm import tqdm
+
+    from dfplan.vision import HeadTraining, encode_frames, fit_head
+
+    training = HeadTraining(seed=seed)
+    with tqdm(
+        total=training.steps, desc="where the fruits are", file=sys.stderr, unit="step", dynamic_ncols=True
+    ) as bar:
+
+        def watch(step: int, error: float) -> None:
+            bar.set_postfix_str(f"error {error:.4f}", refresh=False)
+            bar.update(1)
+
+        return fit_head(model, encode_frames(model, found.frames), _known(found), training, watch)
+
+
+def _train(found: PictureEpisodes, folder: Path, steps: int, seed: int) -> ImageAutoencoder:
     from tqdm import tqdm
 
     from dfplan.vision import AutoencoderConfig, AutoencoderTraining, train_autoencoder
 
-    state = found.vectors.get("state")
-    aux = None if state is None else np.concatenate([state[:, part] for part in FRUITS], axis=1)
+    aux = _known(found) if "state" in found.vectors else None
     config = AutoencoderConfig(image_size=found.frames.shape[2], aux_dim=0 if aux is None else aux.shape[1])
     with tqdm(total=steps, desc="train the autoencoder", file=sys.stderr, unit="step", dynamic_ncols=True) as bar:
 

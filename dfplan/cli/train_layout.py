@@ -98,7 +98,25 @@ def select(episodes: Episodes, text: str, differences: str = "") -> Episodes:
     if pairs:
         first, second = (list(numbers) for numbers in zip(*pairs, strict=True))
         seen = np.concatenate([seen, e.observations[:, first] - e.observations[:, second]], axis=1)
-    return Episodes(seen, e.actions, e.rewards, e.lengths, meta, e.terminated)
+    return Episodes(seen, e.actions, e.rewards, e.lengths, meta, e.terminated, e.imitated)
+
+
+def imitable(episodes: Episodes, gripper: int, say: Callable[[str], None]) -> Episodes:
+    """Mark the actions that led to a gripper closing on nothing, so that they are not learned.
+
+    Args:
+        episodes: Demonstrations; the last number of an action is the gripper's.
+        gripper: Column of the observation with its opening, m.
+        say: Takes a line of text.
+    """
+    from dataclasses import replace
+
+    from dfplan.data.mistakes import imitated
+
+    kept = imitated(episodes.observations, episodes.actions, episodes.lengths, gripper)
+    if not kept.all():
+        say(f"{int((~kept).sum()):,} of {len(kept):,} actions led to a grip of nothing and are not imitated")
+    return replace(episodes, imitated=kept)
 
 
 def layout(

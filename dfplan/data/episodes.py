@@ -31,6 +31,8 @@ class Episodes:
         meta: where the data came from; must survive JSON.
         terminated: (E,) bool, True where the environment ended the episode; the others were cut (a time limit, a
             target that was reached, the end of a recording). None means that all were cut.
+        imitated: (sum(T_i),) bool, False for actions that happened and are not to be learned (`dfplan.data.mistakes`);
+            None for none. Files do not hold it.
 
     Raises:
         ValueError: for a shape, a length or a value that breaks these rules.
@@ -42,6 +44,7 @@ class Episodes:
     lengths: Int64Array
     meta: dict[str, Any] = field(default_factory=dict)
     terminated: BoolArray = None  # type: ignore[assignment]  # an array once it is made
+    imitated: BoolArray | None = None
 
     def __post_init__(self) -> None:
         """Convert to the types above and check every rule."""
@@ -59,6 +62,8 @@ class Episodes:
             _check_rows(name, array, rows, ndim, f"{steps} steps in {count} episodes")
             object.__setattr__(self, name, array)
         object.__setattr__(self, "terminated", _flags("terminated", self.terminated, count))
+        if self.imitated is not None:
+            object.__setattr__(self, "imitated", _flags("imitated", self.imitated, steps))
 
     @property
     def starts(self) -> Int64Array:
@@ -113,7 +118,11 @@ class Episodes:
         picked = np.asarray(indices, dtype=np.int64)
         observations, actions, rewards = (np.concatenate(part) for part in zip(*chosen, strict=True))
         own = self.meta if meta is None else meta
-        return Episodes(observations, actions, rewards, self.lengths[picked], own, self.terminated[picked])
+        told = self.imitated
+        if told is not None:
+            starts, lengths = self.action_starts[picked], self.lengths[picked]
+            told = np.concatenate([told[b : b + n] for b, n in zip(starts, lengths, strict=True)])
+        return Episodes(observations, actions, rewards, self.lengths[picked], own, self.terminated[picked], told)
 
     @property
     def returns(self) -> NDArray[np.float64]:

@@ -38,9 +38,14 @@ class PictureEpisodes:
     terminated: NDArray[np.bool_]
     meta: dict[str, Any]
 
-    def with_latents(self, latents: FloatArray, vector: str = "proprio") -> Episodes:
-        """Return the episodes as columns: an entry of the observations, then the latents (sum(T_i + 1), L)."""
-        columns = np.concatenate([self.vectors[vector], latents], axis=1).astype(np.float32)
+    def with_columns(self, seen: FloatArray, vector: str = "proprio") -> Episodes:
+        """Return the episodes as columns: an entry of the observations, then what a network made of its pictures.
+
+        Args:
+            seen: (sum(T_i + 1), n), such as `dfplan.vision.frame_columns` returns.
+            vector: The entry.
+        """
+        columns = np.concatenate([self.vectors[vector], seen], axis=1).astype(np.float32)
         meta = {**self.meta, "spaces": vector_spaces(columns.shape[1], self.actions.shape[1])}
         return Episodes(columns, self.actions, self.rewards, self.lengths, meta, self.terminated)
 

@@ -91,14 +91,30 @@ class EpisodeModel:
         token[:, 0, self.spec.obs_dim :] = self.norm.act(actions.to(self.device).float()).flatten(1)
         return self._append(memory, token, k, draw, 1)
 
-    def next_actions(self, memory: Any, draw: Draw) -> Tensor:
-        """Sample the actions (B, F, A) of the next block."""
-        x = self._sample(memory, draw, 1)[:, 0, self.spec.obs_dim :]
+    def next_actions(self, memory: Any, draw: Draw, temperature: float = 1.0) -> Tensor:
+        """Sample the actions (B, F, A) of the next block.
+
+        Args:
+            memory: The episode so far; it must end with an observation.
+            draw: Source of noise.
+            temperature: Standard deviation of the noise that sampling begins with, at least 0. 1 samples the data's
+                law; less keeps to what is likely (low-temperature sampling; compare arXiv 2211.15657), and 0 gives the
+                same actions whatever ``draw`` is.
+
+        Raises:
+            ValueError: If the temperature is below 0, or it is an observation's turn.
+        """
+        check_temperature(temperature)
+        x = self._sample(memory, draw, 1, temperature)[:, 0, self.spec.obs_dim :]
         return self.norm.act_back(x.reshape(len(x), self.spec.stride, self.spec.act_dim))
 
-    def next_observation(self, memory: Any, draw: Draw) -> Tensor:
-        """Sample the observation (B, O) after the actions that were appended last: the world model."""
-        return self.norm.obs_back(self._sample(memory, draw, 0)[:, 0, : self.spec.obs_dim])
+    def next_observation(self, memory: Any, draw: Draw, temperature: float = 1.0) -> Tensor:
+        """Sample the observation (B, O) after the actions that were appended last: the world model.
+
+        ``temperature`` is as in `next_actions`.
+        """
+        check_temperature(temperature)
+        return self.norm.obs_back(self._sample(memory, draw, 0, temperature)[:, 0, : self.spec.obs_dim])
 
     def imagine(
         self, memory: Any, blocks: int, draw: Draw, actions: Tensor | None = None, k_small: int = 0
@@ -155,11 +171,11 @@ class EpisodeModel:
         with torch.no_grad():
             return remember(self.model, token, levels, Cond(tokens=torch.tensor([position]), memory=memory))
 
-    def _sample(self, memory: Any, draw: Draw, part: int) -> Tensor:
+    def _sample(self, memory: Any, draw: Draw, part: int, temperature: float = 1.0) -> Tensor:
         position = self._position(memory, part)
         batch = 1 if memory is None else _rows(memory)
         mask = self._mask[position : position + 1]
-        x = draw(torch.zeros(batch, 1, self.spec.width, device=self.device)) * mask
+        x = draw(torch.zeros(batch, 1, self.spec.width, device=self.device)) * mask * temperature
         S = make_schedule("full_sequence", 1, self.levels, steps=self.steps)
         return sample(
             self.model, S, x, alpha_bar=self.model.alpha_bar, tokens=torch.tensor([position]), order=torch.arange(1),
@@ -174,6 +190,12 @@ class EpisodeModel:
         if position >= self.spec.tokens:
             raise ValueError(f"the layout ends after {self.spec.blocks} blocks; train with a larger horizon")
         return position
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuse a temperature that is not a number of at least 0."""
+    if not 0.0 <= temperature < float("inf"):
+        raise ValueError(f"temperature must be at least 0, got {temperature}; 1 samples the data's law")
 
 
 def _rows(memory: Any) -> int:

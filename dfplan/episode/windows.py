@@ -23,7 +23,7 @@ class EpisodeBatch:
 
     Attributes:
         x0: (B, n, D) clean tokens, n at most T.
-        weight: (B, n, D), 1 where an entry counts in the loss, 0 where it is padding.
+        weight: (B, n, D), 1 where an entry counts in the loss, 0 where it is padding or not to be imitated.
         valid: bool (B, n), False for tokens behind the end.
         first: Position of the first token in the layout.
     """
@@ -38,7 +38,8 @@ class EpisodeWindows:
     """Draw random episodes as normalised tokens, each from its beginning, or from a random block if they are not whole.
 
     An episode that is longer than the layout is cut. The actions of a last block that is not full count, the
-    observation after it does not.
+    observation after it does not. Actions that are not to be imitated (`Episodes.imitated`) are part of the past, and
+    do not count.
 
     Args:
         episodes: The data.
@@ -59,6 +60,8 @@ class EpisodeWindows:
                     f"{name} must have shape (n, {width}), got {array.shape}; the layout and the data differ"
                 )
         self.spec, self.norm, self.episodes = spec, norm, episodes
+        told = getattr(episodes, "imitated", None)
+        self._imitated = np.ones(len(episodes.actions), dtype=bool) if told is None else told
         lengths = np.asarray(episodes.lengths, dtype=np.int64)
         if lengths.max(initial=0) < 1:
             raise ValueError("the data hold no episode of at least one step")
@@ -76,10 +79,12 @@ class EpisodeWindows:
         """Cut an episode, which begins at these rows of observations and actions, from a step on."""
         first, begin, end = row
         seen = self.episodes.observations[first + start : first + end - begin + 1]
-        return self._tokens(seen, self.episodes.actions[begin + start : end], self.norm)
+        return self._tokens(
+            seen, self.episodes.actions[begin + start : end], self._imitated[begin + start : end], self.norm
+        )
 
     def _tokens(
-        self, obs: NDArray[np.float32], act: NDArray[np.float32], norm: Normalizer
+        self, obs: NDArray[np.float32], act: NDArray[np.float32], imitated: NDArray[np.bool_], norm: Normalizer
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Cut one episode: tokens (n, D), weights (n, D), valid (n,)."""
         spec = self.spec
@@ -93,7 +98,8 @@ class EpisodeWindows:
         x0[rows, : spec.obs_dim], weight[rows, : spec.obs_dim], valid[rows] = seen, 1.0, True
         flat = torch.zeros(blocks * spec.act_columns)
         flat[: len(done)] = done
-        counts = (torch.arange(len(flat)) < len(done)).float()
+        counts = torch.zeros(len(flat))
+        counts[: len(done)] = torch.from_numpy(np.repeat(imitated[: spec.steps], spec.act_dim)).float()
         x0[1::2, spec.obs_dim :] = flat.reshape(blocks, -1)
         weight[1::2, spec.obs_dim :] = counts.reshape(blocks, -1)
         valid[1::2] = True

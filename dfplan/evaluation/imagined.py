@@ -92,11 +92,25 @@ def imagine_film(
             real.append(_frame(seen))
     finally:
         env.close()
-    latents = future.observations[0, :, -encoder.latent_dim :]
+    latents = future.observations[0][:, _latent_columns(model, len(seen["proprio"]))]
     frames = np.stack(real)
     decoded = encoder.decode(encoder.encode(torch.from_numpy(frames))).cpu().numpy()
     imagined = np.concatenate([decoded[:1], encoder.decode(latents.float()).cpu().numpy()])
     return Film(frames, decoded, imagined, done, int(info["stage"]))
+
+
+def _latent_columns(model: EpisodeModel, before: int) -> list[int]:
+    """Return where the latents are among a model's columns; ``before`` numbers stand before them in an observation."""
+    latents = range(before, before + model.encoder.latent_dim) if model.encoder is not None else range(0)
+    keep = model.spaces.observation.keep if model.spaces is not None else ()
+    if not keep:
+        return list(latents)
+    missing = [number for number in latents if number not in keep]
+    if missing:
+        raise ValueError(
+            f"a film is decoded from all latents, and the checkpoint leaves out {len(missing)}; train with all of them"
+        )
+    return [keep.index(number) for number in latents]
 
 
 def _act(env: Any, actions: NDArray[np.float32], info: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

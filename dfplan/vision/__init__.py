@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dfplan.vision.estimates import HeadTraining, fit_head, frame_columns
     from dfplan.vision.files import load_encoder, save_encoder
     from dfplan.vision.metrics import psnr, quality_curves, ssim
     from dfplan.vision.model import AutoencoderConfig, ImageAutoencoder, encode_frames
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 _LAZY = {
     "AutoencoderConfig": "model",
     "AutoencoderTraining": "training",
+    "HeadTraining": "estimates",
     "ImageAutoencoder": "model",
     "encode_frames": "model",
+    "fit_head": "estimates",
+    "frame_columns": "estimates",
     "load_encoder": "files",
     "psnr": "metrics",
     "quality_curves": "metrics",
@@ -34,8 +38,11 @@ _LAZY = {
 __all__ = [
     "AutoencoderConfig",
     "AutoencoderTraining",
+    "HeadTraining",
     "ImageAutoencoder",
     "encode_frames",
+    "fit_head",
+    "frame_columns",
     "load_encoder",
     "psnr",
     "quality_curves",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ class AutoencoderConfig:
         width: Channels at half resolution.
         shared: One network for all cameras, which is told the camera, or one for each.
         aux_dim: Columns that a head predicts from the latent; 0 for no head.
+        aux_hidden: Widths of the head's hidden layers.
     """
 
     image_size: int = 64
@@ -36,10 +38,14 @@ class AutoencoderConfig:
     width: int = 16
     shared: bool = True
     aux_dim: int = 0
+    aux_hidden: tuple[int, ...] = (64,)
 
     def __post_init__(self) -> None:
         if self.image_size not in SIZES:
             raise ValueError(f"image_size must be one of {SIZES}, got {self.image_size!r}; render at one of these")
+        object.__setattr__(self, "aux_hidden", tuple(self.aux_hidden))  # JSON knows lists only
+        if not self.aux_hidden or any(not isinstance(n, int) or n < 1 for n in self.aux_hidden):
+            raise ValueError(f"aux_hidden must be positive integers, got {self.aux_hidden!r}")
         for name in ("cameras", "latent", "keypoints", "width"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
@@ -91,7 +97,10 @@ class ImageAutoencoder(nn.Module):
         self.register_buffer("mean", torch.full((c.cameras, 3, c.image_size, c.image_size), 128, dtype=torch.uint8))
         if c.aux_dim:
             self.aux_linear = nn.Linear(c.latent_dim, c.aux_dim)
-            self.aux_curved = nn.Sequential(nn.Linear(c.latent_dim, 64), nn.SiLU(), nn.Linear(64, c.aux_dim))
+            widths, layers = (c.latent_dim, *c.aux_hidden), list[nn.Module]()
+            for before, after in pairwise(widths):
+                layers += [nn.Linear(before, after), nn.SiLU()]
+            self.aux_curved = nn.Sequential(*layers, nn.Linear(widths[-1], c.aux_dim))
             self.register_buffer("aux_mean", torch.zeros(c.aux_dim))
             self.register_buffer("aux_std", torch.ones(c.aux_dim))
 

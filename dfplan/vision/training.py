@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from dfplan.checkpoint import tensor_digest
 from dfplan.errors import unknown_name
-from dfplan.training import PRECISIONS, append_line, make_optimizer, use_bf16
+from dfplan.optimizers import make_optimizer
+from dfplan.training import PRECISIONS, append_line, use_bf16
 from dfplan.training_state import STATE, load_state, save_state
 from dfplan.vision.files import save_encoder
 from dfplan.vision.model import AutoencoderConfig, ImageAutoencoder

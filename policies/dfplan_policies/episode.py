@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dfplan.episode.model import check_temperature
 from dfplan.noise import normal_like
-from dfplan.vision import encode_frames
+from dfplan.vision import frame_columns
 from dfplan_policies.per_environment import PerEnvironmentPolicy, PolicyState
 from dfplan_policies.plans import Telemetry
 from dfplan_policies.protocol import FloatArray, Observation
@@ -57,6 +58,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         missing: What becomes of a missing observation: ``"predicted"`` as said above; ``"clean"`` takes 0 for what is
             missing (the data's mean) and trusts it, as if nobody had noticed.
         missing_level: The level, as a share of K in (0, 1], that it is labelled with.
+        temperature: Of sampled actions, and of what is filled in; see `dfplan.episode.EpisodeModel.next_actions`.
 
     Raises:
         ValueError: If a choice is unknown or a number out of range.
@@ -66,7 +68,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
 
     def __init__(
         self, model: Any, *, seed: int = 0, steps: int | None = None, missing: str = "predicted",
-        missing_level: float = 0.3,
+        missing_level: float = 0.3, temperature: float = 0.4,
     ) -> None:  # fmt: skip
         if missing not in ("predicted", "clean"):
             raise ValueError(f"missing must be 'predicted' or 'clean', got {missing!r}")
@@ -75,6 +77,8 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         self.model = model if steps is None else type(model)(model.checkpoint, steps)
         self.seed, self.missing, self.steps = seed, missing, self.model.steps
         self.spaces = model.spaces
+        check_temperature(temperature)
+        self.temperature = temperature
         self.level = max(1, round(missing_level * model.levels))
 
     @property
@@ -84,7 +88,12 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
 
     def resolved(self) -> dict[str, Any]:
         """Return the settings, for the record of a run."""
-        return {"missing": self.missing, "missing_level": self.level, "steps": self.steps}
+        return {
+            "missing": self.missing,
+            "missing_level": self.level,
+            "steps": self.steps,
+            "temperature": self.temperature,
+        }
 
     def _columns(self, observation: Observation) -> tuple[Observation, bool | None]:
         """Turn observations into columns, pictures into latents; what is missing is NaN."""
@@ -129,7 +138,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
                 f"the episode is longer than the {self.model.spec.steps} steps of the model's memory; train with a "
                 "larger horizon, or end episodes earlier"
             )
-        chunk = self.limited(self.model.next_actions(past, draw)[0].double().cpu().numpy())
+        chunk = self.limited(self.model.next_actions(past, draw, self.temperature)[0].double().cpu().numpy())
         return replace(
             memory, past=past, chunk=chunk, at=0, draws=memory.draws + 1, evaluations=evaluations + 1 + self.steps
         )  # fmt: skip
@@ -145,7 +154,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         seen, k = self._filled(past, observation, gaps, draw) if gaps.any() else (observation, 0)
         evaluations += self.steps if k and past is not None else 0
         past = self.model.seen(past, torch.as_tensor(seen[None]), k, draw)
-        chunk = self.limited(self.model.next_actions(past, draw)[0].double().cpu().numpy())
+        chunk = self.limited(self.model.next_actions(past, draw, self.temperature)[0].double().cpu().numpy())
         recent = (*memory.recent, (seen, k, chunk))[-max(1, blocks - 1) :]
         return replace(
             memory, chunk=chunk, at=0, draws=memory.draws + 1, evaluations=evaluations + 1 + self.steps, recent=recent
@@ -157,7 +166,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
             return np.where(gaps, self.model.norm.obs_mean.double().numpy(), observation), 0
         if past is None:  # nothing to predict from
             return np.where(gaps, self.model.norm.obs_mean.double().numpy(), observation), self.model.levels
-        predicted = self.model.next_observation(past, draw)[0].double().cpu().numpy()
+        predicted = self.model.next_observation(past, draw, self.temperature)[0].double().cpu().numpy()
         return np.where(gaps, predicted, observation), self.level
 
     def _draw(self, memory: EpisodeMemory) -> Any:
@@ -165,12 +174,12 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
 
 
 def picture_columns(encoder: Any, observation: Observation, *, mark: bool) -> tuple[FloatArray, bool]:
-    """Turn a dict of pictures and the arm's own state into columns (B, O): ``proprio``, then the latents.
+    """Turn a dict of pictures and the arm's own state into columns (B, O): ``proprio``, latents, estimates.
 
     Args:
         encoder: A `dfplan.vision.ImageAutoencoder` of two cameras.
         observation: ``scene`` and ``hand`` uint8 (B, S, S, 3) or (S, S, 3), ``proprio`` (B, P) or (P,).
-        mark: Whether the latents of a picture that is black throughout become NaN.
+        mark: Whether the latents of a picture that is black throughout become NaN, and with them all estimates.
 
     Returns:
         The columns, and whether there was a batch.
@@ -186,8 +195,10 @@ def picture_columns(encoder: Any, observation: Observation, *, mark: bool) -> tu
     pictures = [np.asarray(observation[camera]) for camera in CAMERAS]
     batched = pictures[0].ndim == 4
     frames: NDArray[np.uint8] = np.stack([p if batched else p[None] for p in pictures], axis=1)
-    latents = encode_frames(encoder, frames).astype(np.float64)
+    columns = frame_columns(encoder, frames).astype(np.float64)
     if mark:
         dark = frames.max(axis=(2, 3, 4)) == 0  # (B, cameras)
-        latents[np.repeat(dark, latents.shape[1] // len(CAMERAS), axis=1)] = np.nan
-    return np.concatenate([np.atleast_2d(np.asarray(observation["proprio"], np.float64)), latents], axis=1), batched
+        gone = np.repeat(dark, encoder.latent_dim // len(CAMERAS), axis=1)
+        rest = np.repeat(dark.any(1, keepdims=True), columns.shape[1] - gone.shape[1], axis=1)
+        columns[np.concatenate([gone, rest], axis=1)] = np.nan
+    return np.concatenate([np.atleast_2d(np.asarray(observation["proprio"], np.float64)), columns], axis=1), batched

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -109,6 +110,24 @@ def test_what_is_imagined_is_sampled_block_by_block(kind: str) -> None:
             assert torch.equal(found.observations[:, i], after)
             memory = model.seen(memory, after, k, draw)
     assert found.observations.shape == (3, 2, 3) and found.actions.shape == (3, 4, 2)
+
+
+@every
+def test_temperature_scales_the_noise_that_actions_are_sampled_from(kind: str) -> None:
+    # Catches: a temperature that is ignored, or applied to what is denoised; chance that is left at 0.
+    model, (seen, done) = MODELS[kind], told()
+    memory = past(model, seen, done, 2)
+    half = model.next_actions(memory, draws(1, 2, 3), 0.5)
+    scaled = model.next_actions(memory, lambda like: 0.5 * draws(1, 2, 3)(like))
+    torch.testing.assert_close(half, scaled, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(half, model.next_actions(memory, draws(1, 2, 3)))
+    assert torch.equal(model.next_actions(memory, draws(1, 2, 3), 0.0), model.next_actions(memory, draws(4, 5, 6), 0.0))
+    after = model.done(memory, done[:, 2])
+    scaled = model.next_observation(after, lambda like: 0.5 * draws(1, 2, 3)(like))
+    torch.testing.assert_close(model.next_observation(after, draws(1, 2, 3), 0.5), scaled, rtol=1e-5, atol=1e-5)
+    for wrong in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="temperature must be at least 0"):
+            model.next_actions(memory, draws(1, 2, 3), wrong)
 
 
 # ---- what no answer may depend on

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from dfplan.data import Episodes
 from dfplan.episode import EpisodeBatch, EpisodeSpec, EpisodeWindows
 from tests.core.episodic import SPEC, counted
 from tests.core.tiny import identity_norm, some_norm
@@ -92,6 +94,29 @@ def test_tokens_hold_what_was_seen_and_done() -> None:
     assert found == set(range(len(LENGTHS)))
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_actions_that_are_not_imitated_are_there_and_do_not_count(whole: bool) -> None:
+    # Catches: a weight of the wrong step or block, actions of the past that are wiped out, flags of another episode.
+    spec, lengths = replace(SPEC, whole=whole), [7, 5]
+    plain = counted(lengths)
+    told = np.ones(12, dtype=bool)
+    told[[3, 4, 7]] = False  # of the first episode its steps 3 and 4, of the second its first
+    data = Episodes(plain.observations, plain.actions, np.zeros(12), np.array(lengths), imitated=told)
+    batch = EpisodeWindows(data, spec, identity_norm(spec)).draw(64, np.random.default_rng(0))
+    seen = set()
+    for x0, weight in zip(batch.x0, batch.weight, strict=True):
+        episode, begin = divmod(int(x0[0, 0]), 100)
+        seen.add((episode, begin))
+        actions, counts = (v[1::2, spec.obs_dim :].reshape(-1, spec.act_dim) for v in (x0, weight))
+        for step in range(begin, min(lengths[episode], begin + spec.steps)):
+            assert float(actions[step - begin, 0]) == 100 * episode + step + 0.5
+            assert bool(counts[step - begin].all()) == bool(told[7 * episode + step])
+            assert bool(counts[step - begin].any()) == bool(told[7 * episode + step])
+    assert {0, 1} == {episode for episode, _ in seen}
+    half = data.select([1])
+    assert half.imitated is not None and half.imitated.tolist() == [False, True, True, True, True]
+
+
 def test_numbers_are_normalised_before_they_are_padded() -> None:
     # Catches: padding that is normalised, statistics of observations used for actions, or in the wrong columns.
     norm, plain = some_norm(SPEC), windows().draw(4, np.random.default_rng(0))  # type: ignore[arg-type]
@@ -123,14 +148,14 @@ def test_the_same_generator_gives_the_same_episodes() -> None:
 
 
 @pytest.mark.parametrize("blocks", [1, 3])
-def test_layouts_that_are_not_whole_begin_at_every_step(blocks: int) -> None:
-    # Catches: a start that is always the episode's, one that leaves no action, rows of another episode, and an
-    # observation that is one step off the action.
+def test_layouts_that_are_not_whole_begin_with_every_block(blocks: int) -> None:
+    # Catches: a start that is always the episode's, one inside a block (where a slow camera shows what is past), one
+    # that leaves no action, rows of another episode, and an observation that is one step off the action.
     spec, lengths = EpisodeSpec(3, 2, 2, blocks, whole=False), [5, 3]
     found = set()
     for seed in range(40):
         found |= set(check(windows(spec, lengths).draw(4, np.random.default_rng(seed)), spec, lengths))
-    assert found == {(0, t) for t in range(5)} | {(1, t) for t in range(3)}
+    assert found == {(0, 0), (0, 2), (0, 4), (1, 0), (1, 2)}
 
 
 def test_data_that_do_not_fit_are_refused() -> None:

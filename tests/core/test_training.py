@@ -105,13 +105,14 @@ def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stops", [[4], [6], [8, 9], [3, 5, 10]])
-def test_resumed_equals_uninterrupted_to_the_bit(stops: list[int], tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resumed_equals_uninterrupted_to_the_bit(optimizer: str, stops: list[int], tmp_path: Path) -> None:
     # Catches: moments, step, EMA or generators that are not restored; a step that is done twice.
-    whole = run(tmp_path / "whole")
+    whole = run(tmp_path / "whole", optimizer=optimizer)
     for step in stops:
         with pytest.raises(Killed):
-            run(tmp_path / "parts", log=kill_at(step))
-    rest = run(tmp_path / "parts")
+            run(tmp_path / "parts", log=kill_at(step), optimizer=optimizer)
+    rest = run(tmp_path / "parts", optimizer=optimizer)
     assert state(tmp_path / "parts") == state(tmp_path / "whole")
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
     for row in rest:
@@ -207,7 +208,7 @@ def test_logged_rates_and_gradients_are_those_used(tmp_path: Path) -> None:
 
 def test_clipping_bounds_a_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # Catches: gradients that are measured but not clipped. AdamW hides the scale, plain descent shows it.
-    monkeypatch.setattr(dfplan.training, "make_optimizer", lambda m, c: torch.optim.SGD(m.parameters(), lr=c.lr))
+    monkeypatch.setattr(dfplan.training, "make_optimizer", lambda m, c, _: torch.optim.SGD(m.parameters(), lr=c.lr))
     monkeypatch.setattr(dfplan.training, "save_state", lambda *_: None)
     with pytest.raises(Killed):
         run(tmp_path, log=kill_at(1), clip=1e-3, warmup=0, save_every=1, ema=0.0)

@@ -31,9 +31,9 @@ def main(folder: Path, pause_s: float) -> None:
     models: list[torch.nn.Module] = []
     real = dfplan.training.make_optimizer
 
-    def remember(model: torch.nn.Module, config: TrainConfig) -> Any:
+    def remember(model: torch.nn.Module, config: TrainConfig, kind: str) -> Any:
         models.append(model)
-        return real(model, config)
+        return real(model, config, kind)
 
     dfplan.training.make_optimizer = remember
     dfplan.training.train(DATA, SPEC, NORM, CONFIG, folder, name="toy", log=lambda row: time.sleep(pause_s))

@@ -65,7 +65,7 @@ def test_latents_stand_behind_the_arms_own_columns(datasets: Path) -> None:
     """Catches latents in front of the arm's own numbers (a policy puts them behind), and spaces of the pictures."""
     write("pictures/test-v0")
     latents = np.arange(27.0, dtype=np.float32).reshape(9, 3)
-    found = load_pictures("pictures/test-v0").with_latents(latents)
+    found = load_pictures("pictures/test-v0").with_columns(latents)
     np.testing.assert_array_equal(found.observations[:, 2:], latents)
     np.testing.assert_array_equal(found.observations[:, :2], np.arange(18.0).reshape(9, 2))
     assert found.lengths.tolist() == LENGTHS and found.terminated.tolist() == [True, False, True]

@@ -15,6 +15,7 @@ import dfplan_envs  # noqa: F401
 from dfplan_envs.arm import demonstrations
 from dfplan_envs.arm.demonstrations import Demonstrations, demonstrate
 from dfplan_envs.arm.disturb import BUMP_SPEED, draw_bumps
+from dfplan_envs.arm.expert import SwapExpert
 
 BUMPY = Demonstrations(seed=4, pushed=0.5, options=(("bumps", 0.8),))
 
@@ -47,7 +48,7 @@ def test_an_episode_is_the_same_bits_wherever_it_is_made(monkeypatch: pytest.Mon
 
 def test_what_is_kept_is_what_happened() -> None:
     """Catches an observation or a reward of the wrong step, actions that were not executed, a push that is none."""
-    number = 1
+    number = 3
     assert BUMPY.is_pushed(number) and BUMPY.first(number) == "orange"
     found = demonstrate(BUMPY, number)
     assert found.success and found.ended and found.stage == 3 and found.pushes == 1
@@ -63,13 +64,15 @@ def test_what_is_kept_is_what_happened() -> None:
 
 
 def test_orders_and_pushes_are_shared_out() -> None:
-    """Catches an order that is drawn instead of balanced, a share of pushes that is only reached in the end."""
+    """Catches an order that is drawn instead of balanced, pushes that come late or in one order only."""
     plain = Demonstrations()
     assert [plain.first(n) for n in range(4)] == ["apple", "orange", "apple", "orange"]
     assert {Demonstrations(order="orange").first(n) for n in range(4)} == {"orange"}
     for share in (0.0, 0.25, 0.3, 1.0):
-        pushed = np.cumsum([Demonstrations(pushed=share).is_pushed(n) for n in range(200)])
-        assert np.all(np.abs(pushed - share * np.arange(1, 201)) < 1 + 1e-9)
+        each = np.array([Demonstrations(pushed=share).is_pushed(n) for n in range(200)])
+        for first in (0, 1):
+            pushed = np.cumsum(each[first::2])
+            assert np.all(np.abs(pushed - share * np.arange(1, 101)) < 1 + 1e-9)
     calm, rough = plain.make(False), plain.make(True)
     assert (calm.options.push, rough.options.push) == (0, 1)
     calm.close()
@@ -162,3 +165,25 @@ def test_a_bump_moves_the_arm_and_nothing_else_that_is_drawn() -> None:
         env.close()
     with pytest.raises(ValueError, match=r"bumps must be from 0\.0 to 2\.0, got 3\.0"):
         gymnasium.make("fruit-swap-v0", bumps=3.0)
+
+
+def test_a_miss_closes_on_nothing_beside_the_fruit_and_is_followed_by_another_try() -> None:
+    """Catches misses that hit, that are never drawn, or after which the expert goes on as if it held the fruit."""
+    what = Demonstrations(seed=3, noise=0.0, misses=0.6)
+    found = [demonstrate(what, number) for number in range(3)]
+    shut = [demo.observations["state"][:, 16] < 0.005 for demo in found]
+    assert sum(int((own[1:] & ~own[:-1]).sum()) for own in shut) >= 2 and any(demo.success for demo in found)
+    for demo, own in zip(found, shut, strict=True):
+        seen = demo.observations["state"][own]
+        if len(seen):
+            away = [np.linalg.norm(seen[:, c : c + 2] - seen[:, 7:9], axis=1) for c in (17, 24)]
+            assert np.min(away) > 0.03
+    assert not any(
+        (demo.observations["state"][:, 16] < 0.005).any()
+        for demo in (demonstrate(Demonstrations(seed=3, noise=0.0), number) for number in range(2))
+    )
+    for wrong in (-0.1, 1.0):
+        with pytest.raises(ValueError, match="misses must be a probability"):
+            Demonstrations(misses=wrong)
+        with pytest.raises(ValueError, match="misses must be a probability"):
+            SwapExpert(0, misses=wrong)

@@ -17,7 +17,7 @@ from dfplan.checkpoint import save_checkpoint
 from dfplan.episode import EpisodeSpec
 from dfplan.noise import normal_like
 from dfplan.spaces import ActionCodec, ObservationCodec, Spaces
-from dfplan.vision import AutoencoderConfig, ImageAutoencoder, encode_frames
+from dfplan.vision import AutoencoderConfig, HeadTraining, ImageAutoencoder, encode_frames, fit_head
 from dfplan_policies import EpisodePolicy, load_policy
 from dfplan_policies.episode import picture_columns
 from dfplan_policies.protocol import split_observation
@@ -63,18 +63,18 @@ class Spy:
 def test_it_does_what_the_model_says_after_all_that_was_seen_and_done() -> None:
     # Catches: an observation of the wrong step, one looked at between two blocks, actions remembered that were not
     # executed (before they were clipped), steps of a block in another order, draws of another stream.
-    actions, state = run(EpisodePolicy(MODEL, seed=7), SEEN[:, :1])
+    actions, state = run(EpisodePolicy(MODEL, seed=7, temperature=0.7), SEEN[:, :1])
     memory = None
     for block in range(STEPS // SPEC.stride):
         draw = normal_like(stream(7, 0, block))
         memory = MODEL.seen(memory, torch.as_tensor(SEEN[block * SPEC.stride, :1]))
-        chunk = MODEL.next_actions(memory, draw).clamp(-1, 1)
+        chunk = MODEL.next_actions(memory, draw, 0.7).clamp(-1, 1)
         np.testing.assert_allclose(actions[block * SPEC.stride : (block + 1) * SPEC.stride, 0], chunk[0], atol=1e-4)
         memory = MODEL.done(memory, chunk)
     assert np.abs(actions).max() == 1.0  # clipping matters
     blind = SEEN.copy()
     blind[1 :: SPEC.stride] += 9
-    np.testing.assert_array_equal(run(EpisodePolicy(MODEL, seed=7), blind[:, :1])[0], actions)
+    np.testing.assert_array_equal(run(EpisodePolicy(MODEL, seed=7, temperature=0.7), blind[:, :1])[0], actions)
     assert state.episodes == (0,) and state.memories[0].draws == 4
 
 
@@ -175,7 +175,7 @@ def test_missing_columns_are_predicted_and_labelled() -> None:
     actions, _ = run(policy, seen)
     (first, k0), (chunk, ka), (filled, k), _, (last, k2) = spy.told
     memory = MODEL.done(MODEL.seen(None, torch.as_tensor(seen[0])), torch.as_tensor(chunk[None]))
-    expected = MODEL.next_observation(memory, normal_like(stream(0, 0, 1)))[0]
+    expected = MODEL.next_observation(memory, normal_like(stream(0, 0, 1)), 0.4)[0]
     np.testing.assert_allclose(filled, [seen[2, 0, 0], *expected[1:]], rtol=1e-4, atol=1e-5)
     assert (k0, ka, k, k2) == (0, 0, 6, 0) and policy.resolved()["missing_level"] == 6
     np.testing.assert_allclose(first, seen[0, 0])
@@ -333,6 +333,17 @@ def test_a_dark_picture_is_missing_camera_by_camera(encoder: ImageAutoencoder) -
         picture_columns(encoder, {name: seen[name] for name in ("scene", "proprio")}, mark=True)
     with pytest.raises(ValueError, match="got ndarray"):
         picture_columns(encoder, seen["proprio"], mark=True)
+
+
+def test_estimates_of_a_frame_with_a_dark_picture_are_missing(encoder: ImageAutoencoder) -> None:
+    # Catches: places of things told from one camera as if both had seen them, or those of other environments lost.
+    latents, known = np.random.default_rng(0).normal(size=(2, 40, 8)).astype(np.float32)
+    headed, seen = fit_head(encoder, latents, known[:, :2], HeadTraining(hidden=(4,), steps=2)), looks()
+    assert picture_columns(headed, seen, mark=True)[0].shape == (2, 5 + 8 + 2)
+    seen["hand"][1] = 0
+    columns, _ = picture_columns(headed, seen, mark=True)
+    assert np.isfinite(columns[0]).all()
+    np.testing.assert_array_equal(np.isnan(columns[1]), [False] * 9 + [True] * 6)
 
 
 def test_a_policy_of_pictures_fills_in_a_dark_camera(encoder: ImageAutoencoder) -> None:

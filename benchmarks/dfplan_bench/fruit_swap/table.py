@@ -122,7 +122,7 @@ def run(
 
 def _judge(out: Path, name: str, row: Row, policy: Any, weights: str, episodes: int, seed: int) -> dict[str, Any]:
     report = evaluate(policy, ENV, episodes, seed, num_envs=1, env_kwargs=row.env, progress=True)
-    film(report, {**row.env, "render_size": 160}, 1, out / "films" / name)
+    film(report, {**row.env, "render_size": 160}, 2, out / "films" / name)
     m = report.metrics
     return {
         "success": m["success"], "stages": m["stages"], "predict_seconds": m["predict_seconds"],

@@ -75,9 +75,8 @@ class ArmState:
 
 def state_columns(movables: tuple[str, ...], extras: dict[str, int] | None = None) -> dict[str, slice]:
     """Name the columns of a task's state vector: the arm's, a pose per movable object, what the task adds."""
-    columns = dict(ARM_COLUMNS)
+    columns, start = dict(ARM_COLUMNS), PROPRIO
     sizes = [(f"{name}_{part}", size) for name in movables for part, size in (("pos", 3), ("quat", 4))]
-    start = PROPRIO
     for name, size in [*sizes, *(extras or {}).items()]:
         columns[name] = slice(start, start + size)
         start += size

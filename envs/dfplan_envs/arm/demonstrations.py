@@ -25,6 +25,7 @@ class Demonstrations:
         noise: Of the expert's grips, m; see `SwapExpert`.
         order: "balanced" (even numbers move the apple first, odd ones the orange), "apple" or "orange".
         pushed: Share of the episodes with one external push or knock, in [0, 1].
+        misses: Probability that a try to grip goes beside the fruit, in [0, 1): what follows shows how to go on.
         options: Of the environment: `obs`, `image_size`, `distractors`, ....
     """
 
@@ -32,6 +33,7 @@ class Demonstrations:
     noise: float = 0.004
     order: str = "balanced"
     pushed: float = 0.0
+    misses: float = 0.0
     options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
@@ -46,14 +48,17 @@ class Demonstrations:
             raise ValueError(f"order must be 'balanced', 'apple' or 'orange', got {self.order!r}")
         if not 0.0 <= self.pushed <= 1.0:
             raise ValueError(f"pushed must be a share in [0, 1], got {self.pushed}")
+        if not 0.0 <= self.misses < 1.0:
+            raise ValueError(f"misses must be a probability in [0, 1), got {self.misses}")
 
     def first(self, number: int) -> str:
         """Return the fruit that goes first in episode ``number``."""
         return ORDERS[1 + number % 2] if self.order == "balanced" else self.order
 
     def is_pushed(self, number: int) -> bool:
-        """Tell whether episode ``number`` has a push; every run of episodes has its share."""
-        return int((number + 1) * self.pushed) > int(number * self.pushed)
+        """Tell whether episode ``number`` has a push; both orders have their share in every run of episodes."""
+        pair = number // 2  # of one episode of each order
+        return int((pair + 1) * self.pushed) > int(pair * self.pushed)
 
     def make(self, pushed: bool) -> FruitSwapEnv:
         """Make the environment of the episodes with or without a push."""
@@ -103,7 +108,7 @@ def demonstrate(what: Demonstrations, number: int, env: FruitSwapEnv | None = No
     made = env if env is not None else what.make(what.is_pushed(number))
     start, draws = (int(word) for word in np.random.SeedSequence([what.seed, number]).generate_state(2))
     seen, info = made.reset(seed=start)
-    expert = SwapExpert(draws, what.first(number), what.noise)
+    expert = SwapExpert(draws, what.first(number), what.noise, what.misses)
     rows, over = [_entries(seen)], False
     actions: list[NDArray[np.float32]] = []
     rewards: list[float] = []

@@ -22,6 +22,7 @@ PLACED_M = 0.026  # a fruit nearer than this to the slot's centre stays there
 NEAR_M = 0.006
 RELEASE_M = 0.004  # above its rest
 PAUSE_STEPS = (1, 3)
+BESIDE_M = (0.06, 0.10)  # where a try that misses goes
 SPEEDS = (0.55, 0.8)  # of the arm's limit
 SIDES = np.array(SLOT_XY)
 
@@ -46,20 +47,23 @@ class SwapExpert:
         order: the fruit that goes first, "apple" or "orange", or "random".
         noise: standard deviation in m of where the fruit is gripped, drawn at each try; above 0 there are also short
             pauses (at most 0.3 s), and the speed is drawn. People are at 0.003 to 0.006; from 0.010 on it misses.
+        misses: probability that a try goes 6 to 10 cm beside the fruit, closes on nothing and is followed by another.
 
     Raises:
-        ValueError: an unknown order, or negative noise.
+        ValueError: an unknown order, negative noise, or a probability outside [0, 1).
     """
 
-    def __init__(self, seed: int, order: str = "random", noise: float = 0.0) -> None:
+    def __init__(self, seed: int, order: str = "random", noise: float = 0.0, misses: float = 0.0) -> None:
         if order not in ORDERS:
             raise unknown("order", order, ORDERS)
         if not noise >= 0:
             raise ValueError(f"noise must be at least 0 m, got {noise!r}")
+        if not 0.0 <= misses < 1.0:
+            raise ValueError(f"misses must be a probability in [0, 1), got {misses!r}")
         self._rng = np.random.default_rng(seed)
         drawn, speed = int(self._rng.integers(2)), float(self._rng.uniform(*SPEEDS))
         self.first = drawn if order == "random" else ORDERS.index(order) - 1
-        self.noise = noise
+        self.noise, self.misses = noise, misses
         self._speed = speed if noise > 0 else sum(SPEEDS) / 2
         self._offset, self._pause, self._closing, self._width = self._draw_offset(), 0, 0, OPEN_M
 
@@ -116,7 +120,11 @@ class SwapExpert:
             self._pause = int(self._rng.integers(PAUSE_STEPS[0], PAUSE_STEPS[1] + 1))
 
     def _draw_offset(self) -> Floats:
-        return np.array(self._rng.normal(size=2) * self.noise)
+        offset = self._rng.normal(size=2) * self.noise
+        if self.misses > 0 and self._rng.random() < self.misses:
+            angle, beside = self._rng.uniform(0, 2 * np.pi), self._rng.uniform(*BESIDE_M)
+            offset = offset + beside * np.array([np.cos(angle), np.sin(angle)])
+        return np.array(offset)
 
     def _command(self, view: SwapView, velocity: Floats, shut: bool) -> NDArray[np.float32]:
         wanted = view.tool + velocity / view.control_hz * self._speed
