@@ -1,4 +1,4 @@
-"""`dfplan ros run|check|replay|sim-arm`: policies on real and simulated arms."""
+"""`dfplan ros run|check|replay|example|sim-arm`: policies on real and simulated arms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import typer
 
 app = typer.Typer(help="Run a policy on an arm over ROS 2.", no_args_is_help=True, rich_markup_mode=None)
 
-Config = Annotated[str, typer.Option(metavar="FILE|NAME", help="Configuration: a YAML file, or panda, ur5e, generic7.")]
+Config = Annotated[
+    str, typer.Option(metavar="FILE|NAME", help="Configuration: a YAML file, or panda, ur5e, generic7, sim-panda.")
+]
 BackendName = Annotated[str | None, typer.Option(help="dds, rclpy or sim, in place of the configuration's.")]
 
 
@@ -77,6 +79,14 @@ def replay_command(log: Annotated[Path, typer.Argument(help="A log that `dfplan 
     raise typer.Exit(0 if same else 1)
 
 
+@app.command("example")
+def example_command(name: Annotated[str, typer.Argument(help="panda, ur5e, generic7 or sim-panda.")]) -> None:
+    """Print a configuration that comes with the package, to begin your robot's with."""
+    from dfplan_policies.ros.config import example_text
+
+    typer.echo(example_text(name), nl=False)
+
+
 @app.command("sim-arm")
 def sim_arm_command(
     domain: Annotated[int | None, typer.Option(help="0 to 232; by default ROS_DOMAIN_ID, else 0.")] = None,
@@ -86,6 +96,8 @@ def sim_arm_command(
     camera_size: Annotated[int, typer.Option(help="Side of a picture in pixels.")] = 128,
     seed: Annotated[int, typer.Option(help="Of the first episode.")] = 0,
     duration: Annotated[float | None, typer.Option(help="Seconds after which it ends.")] = None,
+    gui: Annotated[bool, typer.Option("--gui", help="Show it in PyBullet's window; needs a display.")] = False,
+    speed: Annotated[float, typer.Option(help="Below 1 in slow motion, on a slow computer; then also in FILE.")] = 1.0,
 ) -> None:
     """Run a simulated Panda with the fruit-swap table on the network until Ctrl-C (extras ros and bullet)."""
     from dfplan_policies.ros.sim_arm import main as simulate
@@ -93,7 +105,7 @@ def sim_arm_command(
     try:
         simulate(
             domain=domain, interface=interface, rate_hz=rate, camera_hz=camera_rate, camera_size=camera_size, seed=seed,
-            seconds=duration, say=typer.echo,
+            seconds=duration, speed=speed, gui=gui, say=typer.echo,
         )  # fmt: skip
     except RuntimeError as error:  # the network cannot be joined
         raise OSError(str(error)) from error

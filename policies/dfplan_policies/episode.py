@@ -81,6 +81,11 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         self.temperature = temperature
         self.level = max(1, round(missing_level * model.levels))
 
+    @property
+    def block(self) -> int:
+        """Return how many actions are chosen at a time; only the observation before the first of them is used."""
+        return int(self.model.spec.stride)
+
     def resolved(self) -> dict[str, Any]:
         """Return the settings, for the record of a run."""
         return {

@@ -17,6 +17,7 @@ import typer
 
 from dfplan.cli.ros import app
 from dfplan_policies.ros.__main__ import main, parser
+from dfplan_policies.ros.config import load_config
 from dfplan_policies.ros.options import read_numbers, read_options
 from dfplan_policies.ros.record import replay
 
@@ -106,6 +107,27 @@ def test_the_two_programs_have_the_same_options() -> None:
         ours = {a.dest for a in program._actions} - {"help"}
         assert ours == {p.name for p in group.commands[name].params} - {"help"}, name
     assert set(group.commands) == {*subparsers.choices, "sim-arm"}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere there is always a display")
+def test_a_window_without_a_display_is_one_line(dfplan: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Catches: an arm that runs on without its window, or ends without a word.
+    pytest.importorskip("cyclonedds")
+    pytest.importorskip("pybullet")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    code, out, err = dfplan("ros", "sim-arm", "--gui", "--duration", 0.1, "--domain", 231)
+    assert code == 2 and "DISPLAY is not set" in err and "Traceback" not in err and out == ""
+
+
+def test_an_example_is_printed_as_it_is(dfplan: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Catches: an example that cannot be loaded from a copy, or loses its comments; a name that is not explained.
+    code, out, _ = dfplan("ros", "example", "panda")
+    (tmp_path / "mine.yaml").write_text(out)
+    copy, ours = load_config(tmp_path / "mine.yaml"), load_config("panda")
+    assert code == 0 and out.startswith("# Franka") and copy.limits == ours.limits and copy.topics == ours.topics
+    assert main(["example", "panda"]) == 0 and capsys.readouterr().out == out
+    code, _, err = dfplan("ros", "example", "pand")
+    assert code == 2 and "panda" in err
 
 
 def test_options_are_read() -> None:

@@ -343,6 +343,14 @@ def test_wrong_options_are_refused_by_name() -> None:
         FruitSwapEnv(render_mode="human")
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere there is always a display")
+def test_a_window_without_a_display_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches pybullet's way of saying so, which is to end the process."""
+    monkeypatch.delenv("DISPLAY", raising=False)
+    with pytest.raises(OSError, match="DISPLAY is not set; leave out --gui"):
+        made(window=True)
+
+
 def test_limits_of_an_episode(env: Any) -> None:
     """Catches a limit that is ignored without a word, and a step before the first reset."""
     short = gymnasium.make("fruit-swap-v0", max_steps=3)

@@ -1,7 +1,8 @@
 """A robot in another process: publishes what it is told to, and says on its output what it received.
 
-Usage: python far_side.py DOMAIN JSON, a list of steps: {"topic", "type", "fields", "rate_hz", "reliable"} to publish,
-or {"topic", "type", "listen": true, "reliable"} to write every message that comes, as JSON lines.
+Usage: python far_side.py DOMAIN JSON, a list of steps: {"topic", "type", "fields", "rate_hz", "reliable", "skew_s"} to
+publish (with "skew_s" the header has the time and that much more), or {"topic", "type", "listen": true, "reliable"} to
+write every message that comes, as JSON lines.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dfplan_policies.ros import messages
 from dfplan_policies.ros.backends.cdr import Codecs
 from dfplan_policies.ros.backends.node import Node
 
@@ -44,9 +46,11 @@ def main() -> None:
              if step.get("listen")]  # fmt: skip
     say("ready")
     start, sent = time.monotonic(), [0] * len(spoken)
-    while time.monotonic() - start < 30:
+    while time.monotonic() - start < 120:
         for k, (step, writer, message) in enumerate(spoken):
             if time.monotonic() - start >= sent[k] / step.get("rate_hz", 100):
+                if "skew_s" in step:
+                    message.header = messages.header(codecs.make, time.time() + step["skew_s"])
                 writer.write(message)
                 sent[k] += 1
         for reader in heard:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dfplan_policies.ros.actions import done_first
 from dfplan_policies.ros.chunks import Chunk, ChunkBuffer, ChunkSettings
 
 SETTINGS = ChunkSettings(joints=2, latency_s=0.02, blend_s=0.1, longest_age_s=3.0)
@@ -123,12 +125,12 @@ def test_the_curve_meets_its_knots_and_overshoots_none(seed: int, n: int) -> Non
 
 
 def test_a_straight_plan_stays_straight_and_the_gripper_goes_along() -> None:
-    # Catches: slopes that bend uneven knots; openings read at another time than positions.
+    # Catches: slopes that bend uneven knots; a gripper that begins to close before the action that asks for it.
     item = Chunk(0.0, np.array([0.0, 0.1, 0.4, 0.5]), np.array([[0, 0], [1, 2], [4, 8], [5, 10]]) / 10, np.arange(4.0))
     found = taken(item, 0.0).at(0.25)
     assert found is not None
     assert np.allclose(found.position, [0.25, 0.5]) and np.allclose(found.velocity, [1, 2])
-    assert found.gripper == 1.5
+    assert found.gripper == 1.0
 
 
 def test_before_its_first_knot_a_chunk_rests() -> None:
@@ -136,3 +138,25 @@ def test_before_its_first_knot_a_chunk_rests() -> None:
     buffer = taken(Chunk(0.0, np.array([0.5, 0.6]), np.array([[1.0, 2.0], [2.0, 3.0]])), 0.0)
     found = buffer.at(0.1)
     assert found is not None and found.position.tolist() == [1, 2] and found.velocity.tolist() == [0, 0]
+
+
+def test_a_chunk_that_is_done_first_begins_on_arrival_and_stays_at_its_end() -> None:
+    # Catches: its first part dropped because planning took time; an arm that goes on past the end instead of waiting
+    # there; a next question before the end, or while the command is still behind; a stay that outlives the longest age.
+    item = done_first(chunk(0.0, [[0, 0], [1, 1], [2, 2]], gripper=[0, 1, 2]), 3.0)
+    buffer = taken(item, 1.0, ChunkBuffer(replace(SETTINGS, longest_age_s=9.0)))
+    assert taken(item, 1.0).at(2.9) is not None and taken(item, 1.0).at(3.1) is None
+    start = buffer.at(1.02)
+    assert start is not None and start.position.tolist() == [0, 0] and start.gripper == 0
+    end = buffer.at(1.02 + 0.2)
+    assert end is not None and np.allclose(end.position, [2, 2]) and np.allclose(end.velocity, 0)
+    later = buffer.at(1.02 + 2.5)
+    assert later is not None and np.allclose(later.position, [2, 2]) and later.gripper == 2
+    assert buffer.left_s(1.1) == pytest.approx(0.1) and buffer.left_s(1.5) == 0
+    assert buffer.at(1.02 + 3.3) is None
+    there, behind = np.array([2.0, 2.0]), np.array([2.0, 1.9])
+    assert buffer.occupied(1.21, there) and not buffer.occupied(1.23, there) and buffer.occupied(1.23, behind)
+    assert not buffer.occupied(9.0, behind) and not ChunkBuffer(SETTINGS).occupied(0.0, there)
+    assert not taken(chunk(0.0, [[0, 0], [1, 1]]), 0.0).occupied(0.05, behind)
+    wrong = Chunk(0.0, item.times_s, item.positions, item.gripper, 99.0)
+    assert "done_s must lie between" in ChunkBuffer(SETTINGS).accept(wrong, 0.0)[1]

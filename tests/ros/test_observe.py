@@ -208,3 +208,57 @@ def test_the_tool_is_moved_by_the_arms_model() -> None:
     with pytest.raises(ValueError, match="unknown link of the model 'hand'"):
         Kinematics(replace(robot, tool=replace(robot.tool, link="hand")))  # type: ignore[type-var]
     model.close()
+
+
+class Blocks:
+    """Choose three actions after an observation, and remember them."""
+
+    block = 3
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.seen: list[float] = []
+
+    def start(self, episodes: list[int]) -> int:
+        self.begun += episodes
+        return 0
+
+    def predict(self, observation: Any, state: Any, episode_start: Any = None, deterministic: bool = True) -> Any:
+        if state % 3 == 0:
+            self.seen.append(float(observation[0, 0]))
+        return np.full((1, 3), 0.1 * (state + 1)), state + 1
+
+
+def test_a_policy_of_blocks_is_asked_for_all_of_them_and_knows_its_episode() -> None:
+    # Catches: one action of six played, so that the policy remembers what never happened; the draws of the first
+    # episode in every one; a block that goes on without the arm's being there.
+    policy = Blocks()
+    source = PolicySource(policy, config(action={"form": "joint_delta"}))
+    first = source.chunk(replace(SEEN, episode=1))
+    assert np.allclose(first.positions[:, 0], [0.1, 0.2, 0.4, 0.7, 0.7])
+    assert first.done_s == pytest.approx(5.3) and first.times_s[-1] == pytest.approx(10.3)
+    second = source.chunk(replace(SEEN, episode=1, columns=dict.fromkeys(NAMES, 7.0)))
+    assert np.allclose(second.positions[:, 0], [0.1, 0.5, 1.0, 1.6, 1.6])
+    source.chunk(replace(SEEN, episode=4))
+    assert policy.begun == [0, 3] and policy.seen == [0.0, 7.0, 0.0]
+
+
+def test_moves_of_the_tool_are_no_longer_than_they_may_be_and_start_near_the_arm() -> None:
+    # Catches: a diagonal that is faster than the policy learned; an arm that is blocked and winds up.
+    told: list[Any] = []
+
+    class Tool:
+        def path(self, start: Any, moves: Any, turns: Any = None, measured: Any = None) -> Any:
+            told.append((moves, measured))
+            return np.zeros((len(moves), 3))
+
+    settings = config(action={"form": "tool_delta", "normalized": True, "scale": 0.04, "longest": 0.04}, tool={})
+    to_chunk(np.array([[1.0, 1.0, 1.0], [0.0, 0.5, 0.0]]), SEEN, settings, Tool())
+    moves, measured = told[0]
+    assert np.allclose(np.linalg.norm(moves, axis=1), [0.04, 0.02]) and np.allclose(moves[0] / moves[0][0], 1)
+    assert measured is SEEN.joints
+    from dfplan_policies.ros.kinematics import pulled_back
+
+    assert np.allclose(pulled_back(np.array([0.5, 0.0, 0.3]), np.array([0.4, 0.0, 0.3]), 0.06), [0.46, 0.0, 0.3])
+    near = np.array([0.45, 0.0, 0.3])
+    assert pulled_back(near, np.array([0.4, 0.0, 0.3]), 0.06) is near

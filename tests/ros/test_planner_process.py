@@ -130,7 +130,7 @@ def test_what_cannot_be_built_says_why() -> None:
 
 def test_the_process_keeps_to_its_threads_and_leaves_signals_to_the_loop() -> None:
     # Catches: torch on all cores beside the loop; a Ctrl-C that kills the planner before the arm is held.
-    planner = start("well", "where", timeout_s=60.0, threads=2)
+    planner = start("well", "where", timeout_s=110.0, threads=2)
     planner.wait()
     found = ask(planner, 0.0)
     assert isinstance(found, Reply) and found.chunk is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
@@ -41,21 +42,51 @@ def load() -> tuple[ModuleType, str]:
     return pybullet, str(pybullet_data.getDataPath())
 
 
+def check_display() -> None:
+    """Check that a window can be opened; pybullet would end the process.
+
+    Raises:
+        OSError: on Linux without a display.
+    """
+    if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+        raise OSError(
+            "PyBullet's window needs a display, and DISPLAY is not set; leave out --gui (window=True), log in with "
+            "ssh -X, or run it under xvfb-run"
+        )
+
+
 @final
 class World:
-    """Hold one simulation of its own, 240 steps per second, without a window; several never touch each other.
+    """Hold one simulation of its own, 240 steps per second; several never touch each other.
+
+    Args:
+        window: whether PyBullet's window shows it.
 
     Raises:
         ImportError: without the extra: pip install 'dfplan[bullet]'.
+        OSError: a window without a display.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, window: bool = False) -> None:
         self._p, self.data = load()
-        self._id = int(self._p.connect(self._p.DIRECT))
+        self._id = self._open_window() if window else int(self._p.connect(self._p.DIRECT))
         self._closer = weakref.finalize(self, _disconnect, self._p, self._id)
         self.call("setGravity", 0.0, 0.0, GRAVITY)
         self.call("setTimeStep", 1.0 / PHYSICS_HZ)
         self.call("setPhysicsEngineParameter", deterministicOverlappingPairs=1)
+
+    def _open_window(self) -> int:
+        check_display()
+        opened = int(self._p.connect(self._p.GUI, options="--width=960 --height=720"))
+        if opened < 0:
+            raise OSError("PyBullet's window could not be opened; a process has one at most")
+        self._p.configureDebugVisualizer(self._p.COV_ENABLE_GUI, 0, physicsClientId=opened)
+        return opened
+
+    @property
+    def connected(self) -> bool:
+        """Say whether the simulation is there: closing its window ends it."""
+        return bool(self._p.isConnected(self._id))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Call a function of pybullet in this world."""

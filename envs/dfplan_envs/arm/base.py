@@ -117,7 +117,7 @@ class ArmEnv(gymnasium.Env[Any, NDArray[np.float32]], gymnasium.utils.RecordCons
         self.options = read_options(options)
         self.metadata = {**self.metadata, "render_fps": self.options.control_hz}  # type: ignore[misc]
         self.render_mode = render_mode
-        self.world = World()
+        self.world = World(window=self.options.window)
         self.world.add_box(TABLE_HALF, TABLE_CENTRE, TABLE_COLOUR)
         self.panda = Panda(self.world)
         self.movables: tuple[Body, ...] = self._build()
@@ -220,9 +220,8 @@ class ArmEnv(gymnasium.Env[Any, NDArray[np.float32]], gymnasium.utils.RecordCons
         """Return everything that what follows depends on; continuing from it is equal bit for bit."""
         live, panda = self._need_live("save_state"), self.panda
         arm = (panda.joint_target.copy(), panda.tool_target.copy(), panda.width_target)
-        return ArmState(
-            self.world.save(), arm, copy.deepcopy(live), copy.deepcopy(dict(self.np_random.bit_generator.state))
-        )
+        generator = dict(self.np_random.bit_generator.state)
+        return ArmState(self.world.save(), arm, copy.deepcopy(live), copy.deepcopy(generator))
 
     def restore_state(self, state: ArmState) -> None:
         """Go back to a state that `save_state` of an environment with the same options returned."""

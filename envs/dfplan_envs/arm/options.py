@@ -51,6 +51,8 @@ class ArmOptions:
     """Spread, 0 to 0.9, of friction and mass: both are multiplied by U(1 - r, 1 + r) at every reset."""
     render_size: int = 256
     """Pixels, the side of a picture by `render`."""
+    window: bool = False
+    """Whether PyBullet's window shows it, to look on; it needs a display, and one window is all that a process has."""
 
     def __post_init__(self) -> None:
         """Check every field.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dfplan_envs.arm import cameras
-from dfplan_envs.arm._bullet import PHYSICS_HZ, Floats
+from dfplan_envs.arm._bullet import PHYSICS_HZ, Floats, check_display
 from dfplan_envs.arm.panda import ARM, FINGERS, OPEN_M
 
 if TYPE_CHECKING:
@@ -85,6 +85,23 @@ class Servo:
             world.call("resetJointState", panda.body, joint, angle, 0.0)
         for body, part in zip(self._env.movables, pose[9:].reshape(-1, 7), strict=True):
             world.put(body.id, part[:3], part[3:])
+
+    @property
+    def connected(self) -> bool:
+        """Say whether the simulation is there: closing its window ends it."""
+        return self._env.world.connected
+
+    def check_window(self) -> None:
+        """Check that another arm could have a window.
+
+        Raises:
+            OSError: no, with the remedy.
+        """
+        check_display()
+
+    def look(self) -> None:
+        """Point the window at the table."""
+        self._env.world.call("resetDebugVisualizerCamera", 1.1, 60.0, -35.0, [0.45, 0.0, 0.1])
 
     def picture(self, camera: str, size: int) -> NDArray[np.uint8]:
         """Draw what "scene" or "hand" sees, (size, size, 3)."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from dfplan_policies.ros.config import example_text
 from dfplan_policies.ros.options import read_numbers, read_options
 from dfplan_policies.ros.run import RunOptions, replay_report, run
 
@@ -18,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
     program = argparse.ArgumentParser(prog="python -m dfplan_policies.ros", description="Run a policy on an arm.")
     commands = program.add_subparsers(dest="command", required=True)
     p = commands.add_parser("run", help="run a policy on a robot")
-    p.add_argument("--config", required=True, help="YAML file, or panda, ur5e, generic7")
+    p.add_argument("--config", required=True, help="YAML file, or panda, ur5e, generic7, sim-panda")
     p.add_argument("--checkpoint", help="name, folder or Hub id")
     p.add_argument("--policy", default="df", help="df, act, plan, py:MODULE:ATTRIBUTE, ...")
     p.add_argument("--backend", help="dds, rclpy or sim, in place of the configuration's")
@@ -37,6 +38,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--urdf", help="the maker's model, whose limits must not be exceeded")
     p = commands.add_parser("replay", help="repeat a run from its log")
     p.add_argument("log")
+    p = commands.add_parser("example", help="print a configuration to begin your robot's with")
+    p.add_argument("name", help="panda, ur5e, generic7 or sim-panda")
     return program
 
 
@@ -75,7 +78,12 @@ def _replay(chosen: Any) -> int:
     return 0 if same else 1
 
 
-COMMANDS = {"run": _run, "check": _check, "replay": _replay}
+def _example(chosen: Any) -> int:
+    sys.stdout.write(example_text(chosen.name))
+    return 0
+
+
+COMMANDS = {"run": _run, "check": _check, "replay": _replay, "example": _example}
 
 if __name__ == "__main__":
     sys.exit(main())

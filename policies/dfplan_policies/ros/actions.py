@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 class ToolPath(Protocol):
     """What moves of the tool need: `dfplan_policies.ros.kinematics.Kinematics` has it."""
 
-    def path(self, start: Floats, moves: Floats, turns: Floats | None = None) -> Floats:
+    def path(self, start: Floats, moves: Floats, turns: Floats | None = None, measured: Floats | None = None) -> Floats:
         """Return the joints (n, J) of a tool that moves step by step."""
         ...
 
@@ -61,7 +61,24 @@ def _positions(moves: Floats, seen: Observation, config: RobotConfig, tool: Tool
     if tool is None:
         raise ValueError("moves of the tool need the arm's model; give the key tool")
     turns = moves[:, 3:] * settings.turn_scale if moves.shape[1] == 6 else None
-    return tool.path(seen.command, moves[:, :3] * settings.scale, turns)
+    return tool.path(seen.command, _no_longer(moves[:, :3] * settings.scale, settings.longest), turns, seen.joints)
+
+
+def _no_longer(moves: Floats, longest: float | None) -> Floats:
+    """Shorten moves (n, 3) to a length."""
+    if longest is None:
+        return moves
+    lengths = np.linalg.norm(moves, axis=1, keepdims=True)
+    shorter: Floats = moves * np.minimum(1.0, longest / np.maximum(lengths, 1e-12))
+    return shorter
+
+
+def done_first(chunk: Chunk, stay_s: float) -> Chunk:
+    """Return a chunk that begins when it arrives, is played to its end, and stays there for a time at most."""
+    end_s = float(chunk.times_s[-1])
+    gripper = None if chunk.gripper is None else np.append(chunk.gripper, chunk.gripper[-1])
+    places = np.vstack([chunk.positions, chunk.positions[-1:]])
+    return Chunk(chunk.observed_s, np.append(chunk.times_s, end_s + stay_s), places, gripper, end_s)
 
 
 def _from_unit(values: Floats, config: RobotConfig) -> Floats:

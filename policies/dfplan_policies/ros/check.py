@@ -59,6 +59,8 @@ class Seen:
     """How long it was watched."""
     clock_offset_s: float = 0.0
     """This computer's time since 1970 less the clock of `received_s`."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Why messages were thrown away, by topic."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def nothing_seen(expected: Expected, seen: Seen) -> Finding:
     """Report that there is nobody at all."""
     return Finding(
         "nothing-seen", "error",
-        f"nobody was seen in {seen.seconds:g} s on domain {expected.domain}, interface {expected.interface}",
+        f"nobody was seen in {seen.seconds:.3g} s on domain {expected.domain}, interface {expected.interface}",
         "compare the domain with `echo $ROS_DOMAIN_ID` on the robot (nothing means 0), the interface with `ip addr` "
         "(lo reaches only this machine), and ROS_LOCALHOST_ONLY / ROS_AUTOMATIC_DISCOVERY_RANGE on the robot; then "
         "look at firewalls (UDP 7400 and above) and whether the network passes multicast",
@@ -109,7 +111,8 @@ def nothing_seen(expected: Expected, seen: Seen) -> Finding:
 def silent(expected: Expected, seen: Seen) -> Finding:
     """Report joint states whose publisher is there but says nothing."""
     return Finding(
-        "silent", "error", f"{expected.topics.joint_states} has a publisher, but no message came in {seen.seconds:g} s",
+        "silent", "error",
+        f"{expected.topics.joint_states} has a publisher, but no message came in {seen.seconds:.3g} s",
         "look on the robot with `ros2 topic hz`; is the driver or joint_state_broadcaster running and active?",
     )  # fmt: skip
 
@@ -329,7 +332,8 @@ def cameras(expected: Expected, seen: Seen) -> Iterator[Finding]:
     for camera, topic in expected.topics.cameras.items():
         if topic in there and not count[camera]:
             yield Finding(
-                "no-picture", "error", f"camera {camera} ({topic}) sent nothing readable in {seen.seconds:g} s",
+                "no-picture", "error", f"camera {camera} ({topic}) sent nothing readable in {seen.seconds:.3g} s"
+                + (f": {seen.refused[topic]}" if topic in seen.refused else ""),
                 "the encoding must be rgb8, bgr8, rgba8, bgra8 or mono8, or JPEG / PNG on a /compressed topic",
             )  # fmt: skip
 

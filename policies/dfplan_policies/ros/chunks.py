@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+ARRIVED = 0.005  # rad or m between a command and the end of a chunk
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +27,17 @@ class Chunk:
         observed_s: When what it was planned from was measured.
         times_s: (n,) increasing.
         positions: (n, J) rad or m, where to be at these times.
-        gripper: (n,) m, openings of a gripper with a topic of its own, or None.
+        gripper: (n,) m, openings of a gripper with a topic of its own, each asked for from its time on, or None.
+        done_s: For a policy that lets the arm wait while it thinks: when all has been done and it wants to look again.
+            The chunk then begins when it arrives, and goes on to stay where it ends. None: it begins at the
+            observation, and the next one may come at any time.
     """
 
     observed_s: float
     times_s: Floats
     positions: Floats
     gripper: Floats | None = None
+    done_s: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +100,13 @@ class ChunkBuffer:
         Returns:
             The next buffer, and why the chunk was refused ("" if it was taken).
         """
-        problem = chunk_problem(chunk, self.settings.joints) or self._untimely(chunk, now_s)
+        start_s = now_s + self.settings.latency_s
+        problem = chunk_problem(chunk, self.settings.joints)
+        if not problem and chunk.done_s is not None:
+            chunk = _shifted(chunk, start_s - float(chunk.times_s[0]))
+        problem = problem or self._untimely(chunk, now_s)
         if problem:
             return self, problem
-        start_s = now_s + self.settings.latency_s
         before, fresh = self.at(start_s), _Playing(chunk, knot_slopes(chunk), *_nothing(self.settings.joints), start_s)
         if before is not None and self.settings.blend_s > 0:
             new = _read(fresh, start_s, self.settings.blend_s)
@@ -136,8 +144,17 @@ class ChunkBuffer:
         if self.now(now_s) is None or self._playing is None:
             return 0.0
         chunk = self._playing.chunk
-        end_s = min(float(chunk.times_s[-1]), chunk.observed_s + self.settings.longest_age_s)
-        return end_s - now_s - self.settings.latency_s
+        last_s = float(chunk.times_s[-1]) if chunk.done_s is None else chunk.done_s
+        end_s = min(last_s, chunk.observed_s + self.settings.longest_age_s)
+        return max(0.0, end_s - now_s - self.settings.latency_s)
+
+    def occupied(self, now_s: float, command: Floats | None) -> bool:
+        """Tell whether a chunk that wants to be done first has not been: time is left, or the command is behind."""
+        if self._playing is None or self._playing.chunk.done_s is None or (target := self.now(now_s)) is None:
+            return False
+        if now_s < self._playing.chunk.done_s:
+            return True
+        return command is not None and bool((np.abs(target.position - command) > ARRIVED).any())
 
     def cleared(self) -> ChunkBuffer:
         """Return the buffer without its chunk; older ones stay refused."""
@@ -149,6 +166,8 @@ def chunk_problem(chunk: Chunk, joints: int) -> str:
     times, positions = chunk.times_s, chunk.positions
     if times.ndim != 1 or positions.shape != (len(times), joints) or not len(times):
         return f"positions must have shape (n, {joints}) and times (n,), n > 0, got {positions.shape}, {times.shape}"
+    if chunk.done_s is not None and not times[0] <= chunk.done_s <= times[-1]:
+        return f"done_s must lie between the first and the last time, got {chunk.done_s!r}"
     if chunk.gripper is not None and chunk.gripper.shape != times.shape:
         return f"openings of the gripper must have shape {times.shape}, got {chunk.gripper.shape}"
     numbers = (times, positions, np.zeros(0) if chunk.gripper is None else chunk.gripper)
@@ -176,6 +195,10 @@ def knot_slopes(chunk: Chunk) -> Floats:
     return np.concatenate([d[:1], inner, d[-1:]])
 
 
+def _shifted(chunk: Chunk, by_s: float) -> Chunk:
+    return replace(chunk, times_s=chunk.times_s + by_s, done_s=None if chunk.done_s is None else chunk.done_s + by_s)
+
+
 def _nothing(joints: int) -> tuple[Floats, Floats]:
     return np.zeros(joints), np.zeros(joints)
 
@@ -189,8 +212,13 @@ def _read(playing: _Playing, time_s: float, blend_s: float) -> Target:
         u = max(u, 0.0)
         position = position + (1 - u) ** 2 * ((1 + 2 * u) * playing.offset + u * blend_s * playing.drift)
         velocity = velocity + (1 - u) * (-6 * u / blend_s * playing.offset + (1 - 3 * u) * playing.drift)
-    gripper = None if chunk.gripper is None else float(np.interp(time_s, chunk.times_s, chunk.gripper))
+    gripper = None if chunk.gripper is None else float(chunk.gripper[_knot(chunk.times_s, time_s)])
     return Target(position, velocity, gripper)
+
+
+def _knot(times: Floats, time_s: float) -> int:
+    """Return the last knot that is not after a time, the first one before all."""
+    return max(0, int(np.searchsorted(times, time_s, side="right")) - 1)
 
 
 def _curve(chunk: Chunk, slopes: Floats, time_s: float) -> tuple[Floats, Floats]:

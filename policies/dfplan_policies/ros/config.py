@@ -114,6 +114,8 @@ class ActionSettings:
     """Whether actions lie in [-1, 1]; then 1 is the upper limit of a joint, or `scale` of a change."""
     scale: float = 1.0
     """rad or m per step that 1 stands for (joint_delta, tool_delta)."""
+    longest: float | None = None
+    """m, the longest move of the tool per step (tool_delta), whatever its direction; null: any."""
     turn_scale: float = 1.0
     """rad per step that 1 stands for (tool_delta with six numbers)."""
     step_s: float = 0.1
@@ -124,7 +126,7 @@ class ActionSettings:
     def __post_init__(self) -> None:
         """Check every field."""
         one_of("form of actions", self.form, FORMS)
-        in_range(self, scale=(1e-6, 100), turn_scale=(1e-6, 100), step_s=(0.001, 10))
+        in_range(self, scale=(1e-6, 100), longest=(1e-6, 100), turn_scale=(1e-6, 100), step_s=(0.001, 10))
 
 
 @dataclass(frozen=True)
@@ -174,11 +176,14 @@ class PlanSettings:
     """Chunks in a row that are refused (not finite, wrong shape) before it is a fault."""
     threads: int = 1
     """Threads of torch."""
+    nicer: int = 5
+    """By how much the planner gives way to other programs, the control loop for one (`nice`)."""
 
     def __post_init__(self) -> None:
         """Check every field."""
         in_range(self, latency_s=(0, 1), blend_s=(0, 5), longest_age_s=(0.05, 600), every_s=(0, 60),
-                 timeout_s=(0.05, 600), start_s=(1, 3600), bad_chunks=(1, 1000), threads=(1, 256))  # fmt: skip
+                 timeout_s=(0.05, 600), start_s=(1, 3600), bad_chunks=(1, 1000), threads=(1, 256),
+                 nicer=(0, 19))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -209,11 +214,15 @@ class ToolSettings:
     """(3,) m, the workspace that targets of the tool are kept in; empty: everywhere."""
     upper: tuple[float, ...] = ()
     """(3,) m."""
+    leash: float | None = None
+    """m, how far the commanded place may be ahead of the measured one when actions begin, so that an arm that is
+    blocked does not wind up; null: any."""
     down: bool = False
     """Whether the tool's orientation is kept pointing down (quaternion 1, 0, 0, 0), else as it is at the start."""
 
     def __post_init__(self) -> None:
         """Check every field."""
+        in_range(self, leash=(1e-3, 10))
         if (len(self.lower), len(self.upper)) not in ((0, 0), (3, 3)):
             raise ValueError(f"the workspace needs lower and upper of three numbers, got {self.lower}, {self.upper}")
 
@@ -234,6 +243,8 @@ class RobotConfig:
     """Periods that the arm has for each command; without another one it stops after them."""
     send_velocity: bool = False
     """Whether commands carry velocities; some controllers refuse an end velocity that is not 0."""
+    speed: float = 1.0
+    """Seconds of the robot per second of this computer: below 1 for a simulated robot in slow motion, else 1."""
     backend: str = "dds"
     network: NetworkSettings = NetworkSettings()
     state: StateSettings = StateSettings()
@@ -248,7 +259,7 @@ class RobotConfig:
 
     def __post_init__(self) -> None:
         """Check every field and that they fit together."""
-        in_range(self, rate_hz=(5, 1000), lead_periods=(1, 20))
+        in_range(self, rate_hz=(5, 1000), lead_periods=(1, 20), speed=(0.01, 1))
         if not self.joints or len(set(self.joints)) != len(self.joints):
             raise ValueError(f"joints must be one or more different names, got {list(self.joints)}")
         for key, camera in self.observation.pictures.items():
@@ -325,7 +336,7 @@ def load_config(path: str | Path) -> RobotConfig:
         raise missing_extra("yaml", "ros", "a robot's configuration") from error
     file = Path(path)
     if not file.exists() and str(path) in examples():
-        file = Path(str(resources.files("dfplan_policies.ros") / "robots" / f"{path}.yaml"))
+        file = _example(str(path))
     if not file.is_file():
         raise ValueError(f"there is no configuration {str(path)!r}; give a YAML file or one of {', '.join(examples())}")
     try:
@@ -339,5 +350,20 @@ def load_config(path: str | Path) -> RobotConfig:
 
 def examples() -> list[str]:
     """List the configurations that come with the package."""
-    folder = resources.files("dfplan_policies.ros") / "robots"
+    folder = _example("").parent
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def example_text(name: str) -> str:
+    """Return the text of a configuration that comes with the package, to begin one's own with.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if name not in examples():
+        raise unknown_name("example", name, examples())
+    return _example(name).read_text(encoding="utf-8")
+
+
+def _example(name: str) -> Path:
+    return Path(str(resources.files("dfplan_policies.ros"))) / "robots" / f"{name}.yaml"

@@ -141,9 +141,11 @@ class Core:
         lead_s = self.config.lead_periods * self.config.period_s
         return Setpoint(self.config.joints, decision.command.copy(), velocity, lead_s, opening)
 
-    def wants_plan(self) -> bool:
-        """Tell whether a plan would be of use."""
-        return self.state.mode == Mode.READY or self.state.mode in ACTIVE
+    def wants_plan(self, now_s: float) -> bool:
+        """Tell whether a plan would be of use: not while one is played that wants to be done first."""
+        if self.state.mode != Mode.READY and self.state.mode not in ACTIVE:
+            return False
+        return not self.chunks.occupied(now_s, self.state.command)
 
     def observation(self, now_s: float) -> Observation | None:
         """Return what the planner is to be shown."""

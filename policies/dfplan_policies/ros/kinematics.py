@@ -81,15 +81,18 @@ class Kinematics:
         state = self._p.getLinkState(self._body, self._link, computeForwardKinematics=1, physicsClientId=self._world)
         return np.array(state[4]), np.array(state[5])
 
-    def path(self, start: Floats, moves: Floats, turns: Floats | None = None) -> Floats:
+    def path(self, start: Floats, moves: Floats, turns: Floats | None = None, measured: Floats | None = None) -> Floats:
         """Move the tool step by step from joints (J,), and return the joints (n, J) on the way.
 
         Args:
             start: (J,).
             moves: (n, 3) m.
             turns: (n, 3) rad, rotation vectors in the base's frame, or None.
+            measured: (J,), where the arm is: a start that ran further ahead than ``tool.leash`` is pulled back.
         """
         place, quaternion = self._pose(start)
+        if measured is not None and self._tool.leash is not None:
+            place = pulled_back(place, self._pose(measured)[0], self._tool.leash)
         if self._tool.down and turns is None:
             quaternion = np.array(DOWN)
         joints, found = start, []
@@ -137,6 +140,13 @@ class Kinematics:
     def close(self) -> None:
         """Free the model."""
         self._closer()
+
+
+def pulled_back(place: Floats, measured: Floats, leash: float) -> Floats:
+    """Return a place (3,) that is at most a leash (m) away from another one."""
+    away = place - measured
+    length = float(np.linalg.norm(away))
+    return place if length <= leash else measured + away * (leash / length)
 
 
 def _disconnect(module: Any, client: int) -> None:

@@ -34,17 +34,24 @@ class Clock(Protocol):
 
 @final
 class RealClock:
-    """The system's monotonic clock."""
+    """The system's monotonic clock.
+
+    Args:
+        speed: Its seconds per real second; below 1 for a simulated robot in slow motion.
+    """
+
+    def __init__(self, speed: float = 1.0) -> None:
+        self.speed, self._start_s = speed, time.monotonic()
 
     def now(self) -> float:
         """Return seconds."""
-        return time.monotonic()
+        return self._start_s + (time.monotonic() - self._start_s) * self.speed
 
     def sleep_until(self, time_s: float) -> None:
         """Sleep."""
-        left = time_s - time.monotonic()
+        left = time_s - self.now()
         if left > 0:
-            time.sleep(left)
+            time.sleep(left / self.speed)
 
 
 @final
@@ -164,7 +171,7 @@ class ControlLoop:
 
     def _ask(self, now_s: float) -> None:
         """Show the planner the newest observation, if it is idle and it is time."""
-        if not self.core.wants_plan() or now_s - self.asked_s < self.core.config.plan.every_s - 1e-6:
+        if not self.core.wants_plan(now_s) or now_s - self.asked_s < self.core.config.plan.every_s - 1e-6:
             return
         seen = self.core.observation(now_s)
         if seen is not None and self.planner.offer(seen, now_s):

@@ -22,8 +22,6 @@ from dfplan_policies.ros.chunks import Chunk
 from dfplan_policies.ros.signals import Observation
 from dfplan_policies.ros.sources import Source, SourceRequest, make_source
 
-NICER = 5  # the planner gives way to the control loop
-
 
 @dataclass(frozen=True, eq=False)
 class Reply:
@@ -126,15 +124,18 @@ class PlannerProcess:
         timeout_s: Time without an answer that is a problem.
         start_s: Time in which it must be ready.
         threads: Threads of torch.
+        nicer: By how much it gives way to other programs.
     """
 
     def __init__(
         self, request: SourceRequest, clock: Callable[[], float], *, timeout_s: float = 5.0, start_s: float = 120.0,
-        threads: int = 1,
+        threads: int = 1, nicer: int = 5,
     ) -> None:  # fmt: skip
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, request, threads), daemon=True, name="dfplan-plan")
+        self.process = context.Process(
+            target=_serve, args=(theirs, request, threads, nicer), daemon=True, name="dfplan-plan"
+        )
         self._clock, self._timeout_s, self._start_s = clock, timeout_s, start_s
         self._lock = threading.Condition()
         self._question: Observation | None = None
@@ -235,12 +236,12 @@ class PlannerProcess:
             self._lock.notify_all()
 
 
-def _serve(pipe: Connection, request: SourceRequest, threads: int) -> None:
+def _serve(pipe: Connection, request: SourceRequest, threads: int, nicer: int = 0) -> None:
     """Answer questions until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the loop, which ends this process
     os.environ["OMP_NUM_THREADS"] = str(threads)
     with contextlib.suppress(OSError):
-        os.nice(NICER)
+        os.nice(nicer)
     with contextlib.suppress(EOFError, OSError):
         try:
             source = make_source(request)

@@ -182,16 +182,16 @@ def _pack_reply(reply: Reply) -> list[Any]:
     gripper = None if chunk.gripper is None else chunk.gripper.tolist()
     shape = list(chunk.positions.shape)
     return [reply.observed_s, reply.problem, chunk.observed_s, chunk.times_s.tolist(), shape,
-            chunk.positions.ravel().tolist(), gripper]  # fmt: skip
+            chunk.positions.ravel().tolist(), gripper, chunk.done_s]  # fmt: skip
 
 
 def _unpack_reply(row: list[Any]) -> Reply:
     if len(row) == 2:
         return Reply(row[0], None, row[1])
-    observed_s, problem, chunk_s, times, shape, positions, gripper = row
+    observed_s, problem, chunk_s, times, shape, positions, gripper, done_s = row
     arrays = np.array(times, dtype=np.float64), np.array(positions, dtype=np.float64).reshape(shape)
     opening = None if gripper is None else np.array(gripper, dtype=np.float64)
-    return Reply(observed_s, Chunk(chunk_s, *arrays, opening), problem)
+    return Reply(observed_s, Chunk(chunk_s, *arrays, opening, done_s), problem)
 
 
 def _unpack_tick(row: Mapping[str, Any]) -> TickInput:

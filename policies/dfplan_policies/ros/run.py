@@ -73,7 +73,7 @@ def run(options: RunOptions, console: Console | None = None) -> ControlLoop:
         RuntimeError: If the planner or the robot cannot be reached, with the remedy.
     """
     config, console = load_config(options.config), console or Console(stderr=True)
-    clock = RealClock()
+    clock = RealClock(config.speed)
     with ExitStack() as stack:
         console.print(f"loading {options.policy} {options.checkpoint or ''}".rstrip(), markup=False)
         planner = start_planner(config, options, clock.now)
@@ -102,7 +102,9 @@ def start_planner(config: RobotConfig, options: RunOptions, clock: Callable[[], 
         config, options.policy, options.checkpoint, options.goal, options.seed, options.device, dict(options.options)
     )
     plan = config.plan
-    return PlannerProcess(request, clock, timeout_s=plan.timeout_s, start_s=plan.start_s, threads=plan.threads)
+    return PlannerProcess(
+        request, clock, timeout_s=plan.timeout_s, start_s=plan.start_s, threads=plan.threads, nicer=plan.nicer
+    )  # fmt: skip
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import json
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
@@ -32,6 +32,7 @@ COMMAND, GRIPPER, RESET = "/arm_controller/joint_trajectory", "/gripper", "/sim/
 STATES, TASK, INFO = "/joint_states", "/sim/state", "/sim/info"
 CAMERAS = {"scene": "/scene/image_raw", "hand": "/hand/image_raw"}
 TASK_HZ, INFO_HZ = 50.0, 10.0
+WINDOW_HZ = 30.0
 BEHIND_S = 0.1  # a computer that falls further behind loses the time: the arm is slower than real
 
 
@@ -69,6 +70,16 @@ class Arm(Protocol):
     def picture(self, camera: str, size: int) -> NDArray[np.uint8]:
         """Draw what a camera sees."""
 
+    @property
+    def connected(self) -> bool:
+        """Return whether its window, if it has one, is open."""
+
+    def check_window(self) -> None:
+        """Raise OSError if there is no display for a window."""
+
+    def look(self) -> None:
+        """Point the window at the table."""
+
 
 @dataclass(frozen=True)
 class SimOptions:
@@ -84,6 +95,8 @@ class SimOptions:
     """Pictures per second of each camera, 0 (none) to 30."""
     camera_size: int = 128
     """Pixels, the side of a picture, 16 to 720."""
+    speed: float = 1.0
+    """Its seconds per second of this computer, 0.01 to 1: below 1 in slow motion, on a slow computer."""
     seed: int = 0
     """Of the first episode; each reset without a seed adds one."""
 
@@ -95,19 +108,21 @@ class SimOptions:
         """
         for name, value, low, high in (
             ("rate_hz", self.rate_hz, 1, 240), ("camera_hz", self.camera_hz, 0, 30),
-            ("camera_size", self.camera_size, 16, 720), ("seed", self.seed, 0, 2**31),
+            ("camera_size", self.camera_size, 16, 720), ("seed", self.seed, 0, 2**32 - 1),
+            ("speed", self.speed, 0.01, 1),
         ):  # fmt: skip
             if not low <= value <= high:
                 raise ValueError(f"{name} must be from {low} to {high}, got {value!r}")
 
 
-def make_arm() -> Arm:
+def make_arm(window: bool = False) -> Arm:
     """Make the simulated arm.
 
     Raises:
         ImportError: without the extra: pip install 'dfplan[bullet]'.
+        OSError: a window without a display.
     """
-    env: Any = gymnasium.make(ENV, obs="state", action="joint").unwrapped
+    env: Any = gymnasium.make(ENV, obs="state", action="joint", window=window).unwrapped
     env.reset(seed=0)
     arm: Arm = env.servo()
     return arm
@@ -121,13 +136,14 @@ class SimArm:
         node: the wire.
         arm: the simulator.
         options: rates and seed.
+        say: told how far the task got.
 
     Attributes:
         rejected: why commands were refused, newest last; counted in /sim/info.
     """
 
-    def __init__(self, node: Node, arm: Arm, options: SimOptions) -> None:
-        self._make, self._arm, self.options = node.codecs.make, arm, options
+    def __init__(self, node: Node, arm: Arm, options: SimOptions, say: Callable[[str], None] = lambda _: None) -> None:
+        self._make, self._arm, self.options, self._say = node.codecs.make, arm, options, say
         self._commands = node.reader(COMMAND, TRAJECTORY, depth=1)
         self._gripper, self._resets = node.reader(GRIPPER, NUMBERS, depth=1), node.reader(RESET, TEXT)
         self._states, self._task, self._info = (
@@ -137,7 +153,7 @@ class SimArm:
         self.counts = {"commands": 0, "rejected": 0, "behind": 0, "episode": -1}
         self.reason, self._seed, self._sent = "", options.seed, {"states": 0.0, "task": 0.0, "info": 0.0}
         self._follower = Follower(tuple(arm.names[:7]), arm.target)
-        self._width, self.time_s = 0.08, 0.0
+        self._width, self.time_s, self._stage, self._began_s = 0.08, 0.0, 0, 0.0
         self.reset({})
 
     def reset(self, wanted: dict[str, Any]) -> None:
@@ -146,7 +162,7 @@ class SimArm:
         self._seed = int(wanted.get("seed", self._seed))
         self._arm.reset(self._seed, options or None)
         self._follower.hold(self._arm.target)
-        self._width = 0.08
+        self._width, self._stage, self._began_s = 0.08, 0, self.time_s
         self.counts["episode"] += 1
         self.counts["seed"] = self._seed
         self._seed += 1
@@ -163,8 +179,18 @@ class SimArm:
         if self._due("task", TASK_HZ):
             self._publish(self._task, stamp, *self._arm.state(), np.zeros(0))
         if self._due("info", INFO_HZ):
-            told = {**self._arm.facts(), **self.counts, "time_s": round(self.time_s, 3), "reason": self.reason}
+            facts = self._arm.facts()
+            self._tell(facts)
+            told = {**facts, **self.counts, "time_s": round(self.time_s, 3), "reason": self.reason}
             self._info.write(self._make(TEXT, data=json.dumps(told)))
+
+    def _tell(self, facts: dict[str, Any]) -> None:
+        """Say when the task gets further."""
+        stage = int(facts.get("stage", 0))
+        if stage > self._stage:
+            where = "done" if facts.get("success") else f"stage {stage}"
+            self._say(f"episode {self.counts['episode']}: {where} after {self.time_s - self._began_s:.1f} s")
+        self._stage = stage
 
     def pose(self) -> Floats:
         """Return where everything is, for the cameras."""
@@ -213,8 +239,8 @@ def read_reset(text: str) -> dict[str, Any]:
     return found
 
 
-def run(arm: SimArm, hz: int, going: Callable[[], bool], after: Callable[[SimArm], None]) -> None:
-    """Tick in real time until `going` says no; time that cannot be caught up is lost and counted."""
+def run(arm: SimArm, hz: float, going: Callable[[], bool], after: Callable[[SimArm], None]) -> None:
+    """Tick `hz` times per second until `going` says no; time that cannot be caught up is lost and counted."""
     start = time.monotonic()
     ticks = 0
     while going():
@@ -230,39 +256,54 @@ def run(arm: SimArm, hz: int, going: Callable[[], bool], after: Callable[[SimArm
 
 
 def main(*, domain: int | None = None, interface: str | None = "lo", rate_hz: float = 120.0, camera_hz: float = 0.0,
-         camera_size: int = 128, seed: int = 0, seconds: float | None = None,
-         say: Callable[[str], None] = lambda _: None) -> None:  # fmt: skip
+         camera_size: int = 128, seed: int = 0, seconds: float | None = None, speed: float = 1.0,
+         gui: bool = False, say: Callable[[str], None] = lambda _: None) -> None:  # fmt: skip
     """Run the simulated robot until Ctrl-C, SIGTERM or for some seconds; see `SimOptions` for the arguments.
+
+    With `gui` PyBullet's window shows it, from a process of its own: physics does not wait for it.
 
     Raises:
         ImportError: without the extras: pip install 'dfplan[ros,bullet]'.
+        OSError: a window without a display.
         RuntimeError: the domain cannot be joined.
         ValueError: a number out of its range.
     """
-    options = SimOptions(domain, interface, rate_hz, camera_hz, camera_size, seed)
+    options = SimOptions(domain, interface, rate_hz, camera_hz, camera_size, speed, seed)
     node, arm = Node(Codecs(), domain=domain, interface=interface), make_arm()
-    robot = SimArm(node, arm, options)
+    robot = SimArm(node, arm, options, say)
+    if gui:
+        arm.check_window()
     stopped: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda got, _: stopped.append(got))
     end = None if seconds is None else time.monotonic() + seconds
-    camera = start_cameras(options, len(robot.pose())) if camera_hz else None
+    drawn = [(draw, camera_hz > 0), (show, gui)]
+    others = [start_beside(target, options, len(robot.pose())) for target, wanted in drawn if wanted]
+
+    def after(ticked: SimArm) -> None:
+        for other in others:
+            other(ticked)
+
     say(f"Panda and fruits: domain {node.domain}, interface {interface or 'any'}, {rate_hz:g} states/s; Ctrl-C ends")
     try:
-        run(robot, arm.hz, lambda: not stopped and (end is None or time.monotonic() < end), camera or (lambda _: None))
+        run(
+            robot,
+            arm.hz * speed,
+            lambda: not stopped and (end is None or time.monotonic() < end),
+            after,
+        )
     finally:
-        if camera is not None:
-            camera.process.terminate()
-            camera.process.join(5)
+        for other in others:
+            other.close()
         node.close()
 
 
 @final
-class Cameras:
-    """Hand the newest pose to the process that draws."""
+class Beside:
+    """Hand the newest pose to a process that draws it."""
 
     def __init__(self, process: Any, shared: Any) -> None:
-        self.process, self._shared = process, shared
+        self._process, self._shared = process, shared
 
     def __call__(self, arm: SimArm) -> None:
         """Write the pose, unless it is being read just now."""
@@ -272,33 +313,54 @@ class Cameras:
             finally:
                 self._shared.get_lock().release()
 
+    def close(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.join(5)
 
-def start_cameras(options: SimOptions, size: int) -> Cameras:
-    """Start the process that draws and publishes pictures."""
+
+def start_beside(target: Callable[[SimOptions, Any], None], options: SimOptions, size: int) -> Beside:
+    """Start a process that draws poses of `size` numbers."""
     context = multiprocessing.get_context("spawn")
     shared = context.Array("d", size)
-    process = context.Process(target=draw, args=(options, shared), daemon=True)
+    process = context.Process(target=target, args=(options, shared), daemon=True)
     process.start()
-    return Cameras(process, shared)
+    return Beside(process, shared)
 
 
-def draw(options: SimOptions, shared: Any) -> None:
-    """Draw and publish pictures of the newest pose until the parent ends."""
+def poses(shared: Any, hz: float) -> Iterator[Floats]:
+    """Yield the newest pose so many times per second, until the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    codecs, arm = Codecs(), make_arm()
-    node = Node(codecs, domain=options.domain, interface=options.interface)
-    writers = {camera: node.writer(topic, IMAGE, reliable=False) for camera, topic in CAMERAS.items()}
     parent, due = multiprocessing.parent_process(), time.monotonic()
     while parent is not None and parent.is_alive():
         with shared.get_lock():
             pose = np.array(shared.get_obj()[:])
-        stamp = messages.header(codecs.make, time.time())
         if pose.any():
-            arm.show(pose)
-            for camera, writer in writers.items():
-                writer.write(picture_message(codecs.make, stamp, arm.picture(camera, options.camera_size)))
-        due = max(due + 1.0 / options.camera_hz, time.monotonic())
+            yield pose
+        due = max(due + 1.0 / hz, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))
+
+
+def draw(options: SimOptions, shared: Any) -> None:
+    """Draw and publish pictures of the newest pose until the parent ends."""
+    codecs, arm = Codecs(), make_arm()
+    node = Node(codecs, domain=options.domain, interface=options.interface)
+    writers = {camera: node.writer(topic, IMAGE, reliable=False) for camera, topic in CAMERAS.items()}
+    for pose in poses(shared, options.camera_hz):
+        stamp = messages.header(codecs.make, time.time())
+        arm.show(pose)
+        for camera, writer in writers.items():
+            writer.write(picture_message(codecs.make, stamp, arm.picture(camera, options.camera_size)))
+
+
+def show(options: SimOptions, shared: Any) -> None:
+    """Show the newest pose in a window until it is closed or the parent ends."""
+    arm = make_arm(window=True)
+    arm.look()
+    for pose in poses(shared, WINDOW_HZ):
+        if not arm.connected:
+            return
+        arm.show(pose)
 
 
 def picture_message(make: messages.Make, stamp: Any, pixels: NDArray[np.uint8]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dfplan_policies.ros.actions import to_chunk
+from dfplan_policies.ros.actions import done_first, to_chunk
 from dfplan_policies.ros.chunks import Chunk
 from dfplan_policies.ros.config import RobotConfig
 from dfplan_policies.ros.observe import policy_input, show
@@ -98,7 +98,9 @@ class PolicySource:
 
     Args:
         policy: Anything with ``predict``; a `DFPolicy` that executes its plan's actions and an `ActPolicy` tell the
-            actions to come, of any other there is one.
+            actions to come, of any other there is one. One with an attribute ``block`` (`EpisodePolicy`) chooses that
+            many actions per observation and remembers them as done: the arm does all of them, and waits at their end
+            for the next block.
         config: Of the robot.
     """
 
@@ -112,10 +114,22 @@ class PolicySource:
         forward = None if self.tool is None else self.tool.forward
         shown = _batch(policy_input(show(seen, self.config, forward), self.config, self.policy))
         fresh = seen.episode != self._episode
-        start = np.array([True]) if fresh else None
-        action, self._state = self.policy.predict(shown, None if fresh else self._state, start, True)
-        self._episode = seen.episode
-        return to_chunk(coming_actions(self.policy, self._state, action), seen, self.config, self.tool)
+        state, start = (self._start(seen.episode), np.array([True])) if fresh else (self._state, None)
+        block, actions = int(getattr(self.policy, "block", 0)), []
+        for _ in range(max(1, block)):
+            action, state = self.policy.predict(shown, state, start, True)
+            actions.append(np.asarray(action, dtype=np.float64).reshape(1, -1))
+            start = None
+        self._state, self._episode = state, seen.episode
+        if block:
+            chunk = to_chunk(np.vstack(actions), seen, self.config, self.tool)
+            return done_first(chunk, self.config.plan.timeout_s)
+        return to_chunk(coming_actions(self.policy, state, actions[0]), seen, self.config, self.tool)
+
+    def _start(self, episode: int) -> Any:
+        """Return the state of a policy that begins an episode, the first one number 0: it decides the draws."""
+        begin = getattr(self.policy, "start", None)
+        return None if begin is None else begin([max(0, episode - 1)])
 
 
 def coming_actions(policy: Any, state: Any, action: Any) -> Floats:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from dfplan_policies.ros.backends import make_backend
+from dfplan_policies.ros.backends.wire_config import domain_of, interface_of
 from dfplan_policies.ros.check import Expected, Finding, Seen, check
 from dfplan_policies.ros.config import RobotConfig, load_config
 from dfplan_policies.ros.limits import urdf_limits
@@ -16,6 +17,7 @@ from dfplan_policies.ros.loop import Clock, RealClock
 from dfplan_policies.ros.wire import Backend, JointSample, Sample
 
 LOOK_S = 0.02
+FIRST_S = 2.0  # for the first joint states: endpoints have to find each other
 
 
 @dataclass(frozen=True)
@@ -46,18 +48,26 @@ def expected_of(config: RobotConfig, urdf: str | None = None) -> Expected:
         makers = dict(zip(config.joints, rows, strict=True))
     lower, upper, velocity = (tuple(part.tolist()) for part in (limits.lower, limits.upper, limits.velocity))
     return Expected(
-        config.topics, config.joints, lower, upper, velocity, config.state.rate_hz, config.rate_hz, makers,
-        config.network.domain or 0, config.network.interface or "any",
+        config.topics, config.joints, lower, upper, velocity, config.state.rate_hz * config.speed,
+        config.rate_hz * config.speed, makers, domain_of(config.network.domain),
+        interface_of(config.network.interface) or "any",
     )  # fmt: skip
 
 
 def watch(backend: Backend, seconds: float, clock: Clock, wall: Callable[[], float] = time.time) -> Seen:
-    """Collect what comes from an open back end."""
-    begin, samples = clock.now(), list[Sample]()
-    while (now := clock.now()) - begin < seconds:
-        samples += backend.poll(now)
-        clock.sleep_until(now + LOOK_S)
-    return Seen(tuple(backend.peers()), tuple(samples), seconds, wall() - clock.now())
+    """Collect what comes from an open back end; the time counts from the first joint states, if any come soon."""
+    samples = list[Sample]()
+
+    def look(until_s: float, enough: Callable[[], bool]) -> None:
+        while (now := clock.now()) < until_s and not enough():
+            samples.extend(backend.poll(now))
+            clock.sleep_until(now + LOOK_S)
+
+    look(clock.now() + FIRST_S, lambda: any(isinstance(sample, JointSample) and not sample.topic for sample in samples))
+    begin = clock.now()
+    look(begin + seconds, lambda: False)
+    reasons: Mapping[str, str] = getattr(backend, "reasons", {})
+    return Seen(tuple(backend.peers()), tuple(samples), clock.now() - begin, wall() - clock.now(), dict(reasons))
 
 
 def check_robot(path: str, backend: str | None = None, seconds: float = 5.0, urdf: str | None = None) -> Checked:
@@ -74,7 +84,8 @@ def check_robot(path: str, backend: str | None = None, seconds: float = 5.0, urd
         ImportError: If an extra is missing.
         RuntimeError: If the network cannot be joined.
     """
-    config, clock = load_config(path), RealClock()
+    config = load_config(path)
+    clock = RealClock()  # also where the robot is in slow motion: what is compared is what this computer sees
     robot = make_backend(backend or config.backend, config, clock.now)
     robot.open()
     try:

@@ -31,11 +31,13 @@ class RclpyBackend:
 
     Attributes:
         refused: how many messages were thrown away, by topic.
+        reasons: why the newest of them was, by topic.
     """
 
     def __init__(self, topics: Topics, *, name: str = "dfplan", domain: int | None = None) -> None:
         self.topics, self.name, self._domain = topics, name.replace("-", "_"), domain
         self.refused: Counter[str] = Counter()
+        self.reasons: dict[str, str] = {}
         self._queue: deque[tuple[str, Any, Read]] = deque(maxlen=WAITING)
         self._node: Any = None
         self._executor: Any = None
@@ -76,8 +78,9 @@ class RclpyBackend:
             topic, message, read = self._queue.popleft()
             try:
                 found.append(read(message, now_s, ""))
-            except ValueError:
+            except ValueError as error:
                 self.refused[topic] += 1
+                self.reasons[topic] = str(error)
         return found
 
     def write(self, setpoint: Setpoint) -> None:
