@@ -92,6 +92,26 @@ def test_late_and_lost_commands_are_no_violation() -> None:
     assert "acceleration" in judged(*fast, command(400, 0.9, 1.8), command(401, 0.895, 1.79))
 
 
+def test_a_command_that_is_just_late_is_no_violation() -> None:
+    """Catches: a late command read as one before which others were lost: half the speed, and a harsh brake."""
+    fast = ramp([0.0, *SLOW, *[0.005] * 6])
+    late = [dataclasses.replace(one, sent_s=one.sent_s + (0.0 if k < 28 else 0.008)) for k, one in enumerate(fast)]
+    assert judged(*late) == {}
+    late[28] = dataclasses.replace(late[28], positions=((0.99, 1.98),))
+    assert {"velocity", "acceleration"} <= set(judged(*late))
+
+
+def test_after_two_periods_the_arm_may_have_come_to_rest() -> None:
+    """Catches: a bridge that begins anew from rest after a stall called harsh; a harsh start after it called fine."""
+    fast = ramp([0.0, *SLOW, 0.005])
+    place = fast[-1].positions[0][0]
+    for step, fine in ((0.0002, True), (0.0, True), (0.0021, False)):
+        new = command(len(fast) + 1.6, place + step, 2 * (place + step))
+        assert (judged(*fast, new) == {}) == fine, step
+    soon = command(len(fast) + 0.4, place, 2 * place)
+    assert "acceleration" in judged(*fast, soon)
+
+
 def test_rules_need_a_number_per_joint() -> None:
     """Catches: limits that are not those of the joints."""
     with pytest.raises(ValueError, match="velocity needs 2 numbers"):

@@ -12,6 +12,7 @@ from typing import Any, final
 KEPT = 100  # violations that are told one by one
 ROUNDING = 1e-6  # of a limit, for sums of floats
 GAP_PERIODS = 3.5  # without a command for longer the arm has stopped by itself
+REST_PERIODS = 2.0  # without a command for longer it may have: a command is to be reached within two periods
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ class Judge:
     """See commands one after the other.
 
     A step between two commands may be as long as the velocity limit allows in the time between them, counted in whole
-    periods; the change of the step as large as the acceleration limit allows in a period. After a gap of more than 3.5
+    periods; the change of the step as large as the acceleration limit allows in a period. Whether a command that comes
+    late is just late, or others before it were lost, cannot be told from it: it is a violation if it is one either way,
+    and, after more than two periods, also if the arm stood still before it. After a gap of more than 3.5
     periods the arm counts as at rest where it was told to be, and the next command may be anywhere within the limits.
 
     Args:
@@ -159,15 +162,32 @@ class Judge:
         if last is None or dt_s > GAP_PERIODS * period:
             self._speed, self._count = (0.0,) * len(here), 1
             return
-        count = max(1, round(dt_s / period))
-        now = tuple((b - a) / (count * period) for a, b in zip(last, here, strict=True))
+        counts = range(1, max(1, round(dt_s / period)) + 1)
+        readings = [self._read(last, here, count, speed, self._count) for count in counts]
+        if dt_s > REST_PERIODS * period:
+            readings.append(self._read(last, here, 1, (0.0,) * len(here), 1))
+        now, change, self._count = min(readings, key=self._excess)
         self._limit("velocity", command, now, self.rules.velocity)
-        if speed is not None:
-            # Over several periods the mean speeds of two steps are that much further apart.
-            apart_s = period * (self._count + count) / 2
-            change = tuple((b - a) / apart_s for a, b in zip(speed, now, strict=True))
-            self._limit("acceleration", command, change, self.rules.acceleration)
-        self._speed, self._count = now, count
+        self._limit("acceleration", command, change, self.rules.acceleration)
+        self._speed = now
+
+    def _read(
+        self, last: Sequence[float], here: Sequence[float], count: int, speed: Sequence[float] | None, before: int
+    ) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+        """Return speed and acceleration of a step that took so many periods, as the one before it did."""
+        period = self.rules.period_s
+        now = tuple((b - a) / (count * period) for a, b in zip(last, here, strict=True))
+        if speed is None:
+            return now, (0.0,) * len(now), count
+        # Over several periods the mean speeds of two steps are that much further apart.
+        apart_s = period * (before + count) / 2
+        return now, tuple((b - a) / apart_s for a, b in zip(speed, now, strict=True)), count
+
+    def _excess(self, reading: tuple[tuple[float, ...], tuple[float, ...], int]) -> float:
+        """Return the largest share of a limit that a reading needs."""
+        velocity, acceleration, _ = reading
+        limits = (*self.rules.velocity, *self.rules.acceleration)
+        return max(abs(value) / limit for value, limit in zip((*velocity, *acceleration), limits, strict=True))
 
     def _limit(self, kind: str, command: Command, values: Sequence[float], limits: Sequence[float]) -> None:
         for joint, value, limit in zip(self.rules.names, values, limits, strict=True):
