@@ -97,6 +97,11 @@ def test_a_command_that_is_just_late_is_no_violation() -> None:
     fast = ramp([0.0, *SLOW, *[0.005] * 6])
     late = [dataclasses.replace(one, sent_s=one.sent_s + (0.0 if k < 28 else 0.008)) for k, one in enumerate(fast)]
     assert judged(*late) == {}
+    hard = ramp([0.0, *SLOW[:20]])  # at the limit all the time; every third command comes late
+    late_too = [
+        dataclasses.replace(one, sent_s=one.sent_s + (0.007 if k % 3 == 0 else 0.0)) for k, one in enumerate(hard)
+    ]
+    assert judged(*late_too) == {}
     late[28] = dataclasses.replace(late[28], positions=((0.99, 1.98),))
     assert {"velocity", "acceleration"} <= set(judged(*late))
 

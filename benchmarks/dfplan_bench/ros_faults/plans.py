@@ -1,4 +1,4 @@
-"""The scripted planner: a path at constant speed with turns, and misbehaviour from the moment that a file appears."""
+"""The scripted planner: a path at constant speed with turns, and misbehaviour while a file is there that says how."""
 
 from __future__ import annotations
 
@@ -39,15 +39,14 @@ class Cruise:
     """Plan the path, anchored where the arm was when it was started.
 
     Args:
-        request: Options ``how`` (what goes wrong), ``trigger`` (a file: from when it is there).
+        request: Option ``trigger`` (a file: what goes wrong while it is there).
     """
 
     def __init__(self, request: Any) -> None:
-        self.how = str(request.options.get("how", ""))
         self.trigger = Path(request.options.get("trigger", "/nonexistent"))
         self.anchor_s, self.anchor, self.way, self.episode = 0.0, np.zeros(len(SHARES)), 1.0, -1
         self.kept: list[Chunk] = []
-        self.count, self.told = 0, False
+        self.how, self.count, self.told = "", 0, False
 
     def chunk(self, seen: Observation) -> Chunk:
         """Return the next second of the path, or what goes wrong."""
@@ -58,7 +57,10 @@ class Cruise:
         times = seen.observed_s + np.arange(0.0, HORIZON_S + 1e-9, 0.05 * SLOW)
         chunk = Chunk(seen.observed_s, times, self.path(times))
         self.kept = [*self.kept[-9:], chunk]
-        return self.misbehave(chunk) if self.how and self.trigger.exists() else chunk
+        how = self.trigger.read_text() if self.trigger.exists() else ""
+        if how != self.how:
+            self.how, self.count, self.told = how, 0, False
+        return self.misbehave(chunk) if how else chunk
 
     def path(self, times: Floats) -> Floats:
         """Return positions (n, J)."""
@@ -95,7 +97,7 @@ class Cruise:
 def burn(first: bool) -> None:
     """Keep this core busy for a fifth of a second, and another one for 4 s."""
     if first:
-        subprocess.Popen([sys.executable, "-c", BURN])  # noqa: S603
+        subprocess.Popen([sys.executable, "-c", BURN])
     end = time.process_time() + 0.2
     while time.process_time() < end:
         pass

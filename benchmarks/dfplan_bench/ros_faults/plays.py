@@ -16,7 +16,8 @@ from dfplan_bench.ros_faults.scenarios import Scenario
 from dfplan_bench.ros_faults.stage import Process, Stage, said, wait
 from dfplan_bench.ros_faults.verdict import Trace
 
-SETTLE_S = 0.4   # after the fault is gone, in which nothing may move by itself
+DEADLY = ("raises", "dies", "hangs")  # the planner does not come back from it
+SETTLE_S = 0.4  # after the fault is gone, in which nothing may move by itself
 Check = Callable[[Trace], tuple[bool, str, list[float]]]
 
 
@@ -46,51 +47,58 @@ def begin(stage: Stage, s: Scenario, *more: str) -> None:
     """Start recorder, arm and bridge, and wait until the arm moves."""
     stage.start_recorder()
     stage.start_arm(**({"fault": s.arm} if s.early else {}))
-    stage.start_bridge(s.plan, *more)
+    stage.start_bridge(*more)
     if s.outcome != "silent" or s.play.endswith("_bridge"):
         stage.cruising()
         rest(0.3)
 
 
 def standard(stage: Stage, s: Scenario, rounds: int, rng: np.random.Generator) -> Played:
-    """Play a fault of states, of plans, or of the operator."""
+    """Play a fault of states, of plans, or of the operator, on a stage of its own."""
     begin(stage, s)
     if s.outcome == "silent":
         rest(2.0)
         return Played()
-    if s.plan:
-        return planner(stage, s)
+    return enact(stage, s, rounds if s.plan not in DEADLY and not s.early else 1, rng)
+
+
+def enact(stage: Stage, s: Scenario, rounds: int, rng: np.random.Generator) -> Played:
+    """Make a fault and take it back, several times; the arm moves before it, and after it."""
     played = Played()
-    for _ in range(rounds if not s.early else 1):
+    for _ in range(rounds):
         rest(float(rng.uniform(0.0, 0.2)))
         since = make(stage, s)
+        time.sleep(max(0.0, since - time.time()))
         rest(s.lasts_s)
+        if s.plan in DEADLY:
+            return Played([(since, time.time())])
+        until = time.time()
+        undo(stage, s)
         if s.outcome == "goes on":
-            played.windows.append((since, time.time()))
-            if s.arm and not s.early:
-                stage.order("fault", fault="")
+            played.windows.append((since, until))
             stage.cruising()
-            continue
-        gone = undo(stage, s)
-        played.windows.append((since, go_on(stage, s, gone)))
+        else:
+            played.windows.append((since, go_on(stage, s, until)))
     return played
 
 
 def make(stage: Stage, s: Scenario) -> float:
     """Make the fault; returns when."""
+    if s.plan:
+        return stage.misplan(s.plan)
     if s.early or not (s.arm or s.order):
         return time.time()
     return stage.order("fault", fault=s.arm) if s.arm else stage.order("switch", **s.order)
 
 
-def undo(stage: Stage, s: Scenario) -> float:
-    """Take the fault back; returns just before when."""
-    now = time.time()
-    if s.arm:
+def undo(stage: Stage, s: Scenario) -> None:
+    """Take the fault back."""
+    if s.plan:
+        stage.plan_well()
+    elif s.arm and not s.early:
         stage.order("fault", fault="")
     elif s.undo:
         stage.order("switch", **s.undo)
-    return now
 
 
 def go_on(stage: Stage, s: Scenario, gone: float) -> float:
@@ -111,16 +119,6 @@ def rearm(stage: Stage) -> None:
     stage.order("switch", switch="rearm", value=True)
     rest(0.05)
     stage.order("switch", switch="rearm", value=False)
-
-
-def planner(stage: Stage, s: Scenario) -> Played:
-    """Let the planner misbehave."""
-    stage.trigger.touch()
-    done = stage.trigger.with_suffix(".done")
-    wait(done.exists, 10, "the planner's fault")
-    since = float(done.read_text())
-    rest(s.lasts_s)
-    return Played([(since, time.time())])
 
 
 def kill_arm(stage: Stage, s: Scenario, rounds: int, _: np.random.Generator) -> Played:
@@ -175,7 +173,7 @@ def bumpless(trace: Trace, killed: float) -> tuple[bool, str, list[float]]:
 def second_bridge(stage: Stage, s: Scenario, rounds: int, _: np.random.Generator) -> Played:
     """Start another bridge with the same configuration."""
     begin(stage, s)
-    second = stage.start_bridge("", name="second")
+    second = stage.start_bridge(name="second")
     wait(lambda: said(stage.bridge, ("FAULT",)), 10, "the first bridge's fault")
     since = time.time()
     rest(1.0)
@@ -246,7 +244,7 @@ def full_disk(stage: Stage, s: Scenario, rounds: int, _: np.random.Generator) ->
         return os.stat(log).st_mtime
 
     played = ended(stage, s, fill, "--log", str(log), code=2)
-    (_, until), = played.windows
+    ((_, until),) = played.windows
     played.windows = []
     played.check = lambda trace: (
         (from_s := trace.held_from(until - 5, until)) is not None and trace.count(from_s, until) > 10,
@@ -291,9 +289,11 @@ def at_rest(trace: Trace, killed: float, until: float) -> tuple[bool, str, list[
     if rested is None:
         return False, "the arm did not come to rest", []
     last = float(trace.times[trace.times < until].max())
-    return rested - last <= 3.0 * PERIOD_S, f"at rest {1e3 * (rested - last):.0f} ms after the last command", [
-        rested - killed
-    ]
+    return (
+        rested - last <= 3.0 * PERIOD_S,
+        f"at rest {1e3 * (rested - last):.0f} ms after the last command",
+        [rested - killed],
+    )
 
 
 def misconfigured(stage: Stage, s: Scenario, rounds: int, _: np.random.Generator) -> Played:

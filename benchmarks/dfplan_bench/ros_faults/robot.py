@@ -31,7 +31,7 @@ def configuration(domain: int, changes: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {
         "robot": "faults", "joints": list(JOINTS), "rate_hz": 1.0 / PERIOD_S,
         "network": {"domain": domain, "interface": "lo"},
-        "limits": {"joints": {name: one for name in JOINTS}, "velocity_share": 1.0, "acceleration_share": 1.0},
+        "limits": {"joints": dict.fromkeys(JOINTS, one), "velocity_share": 1.0, "acceleration_share": 1.0},
         "topics": dict(TOPICS),
         "state": {"rate_hz": RATE_HZ, "soft_periods": SOFT_S * RATE_HZ, "hard_age_s": HARD_S,
                   "still": 0.05 / SLOW, "rest_s": 0.1 * SLOW},

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dfplan_bench.ros_faults.robot import ENABLE_S, PERIOD_S, PLAN_S, SLOW, SOFT_S
+from dfplan_bench.ros_faults.robot import ENABLE_S, PERIOD_S, PLAN_S, SOFT_S
 
 Outcome = Literal["fault", "hold", "goes on", "silent"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scenario:
     """Describe one row.
 
@@ -77,14 +77,14 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(5, "one position is infinite, once", "fault", arm="inf", says="position of joint_2 is inf"),
     Scenario(5, "velocities and efforts are NaN", "goes on", arm="nan velocity", lasts_s=2.0),
     Scenario(6, "one joint jumps by 0.15 rad", "fault", arm="jump", says="jumped"),
-    Scenario(7, "joints in another order", "goes on", arm="permuted", early=True, lasts_s=2.0),
-    Scenario(7, "joints that nobody asked for", "goes on", arm="extra", early=True, lasts_s=2.0),
+    Scenario(7, "joints in another order", "goes on", arm="permuted", lasts_s=2.0),
+    Scenario(7, "joints that nobody asked for", "goes on", arm="extra", lasts_s=2.0),
     Scenario(7, "a joint is missing from the start", "silent", arm="missing", early=True, says="not all joints"),
     Scenario(7, "a joint goes missing", "fault", arm="missing", allowed_s=SOFT_S, says="old"),
     Scenario(7, "fewer positions than names", "fault", arm="short", allowed_s=SOFT_S, says="old"),
     Scenario(7, "a name is there twice", "fault", arm="doubled", allowed_s=SOFT_S, says="old"),
     Scenario(8, "two publishers, each with some of the joints", "goes on", arm="parts", early=True, lasts_s=2.0),
-    Scenario(8, "a second arm whose names have a prefix", "goes on", arm="phantom", early=True, lasts_s=2.0),
+    Scenario(8, "a second arm whose names have a prefix", "goes on", arm="phantom", lasts_s=2.0),
     Scenario(8, "a second publisher of the same joints", "fault", arm="rivals", says="two publishers"),
     Scenario(9, "the arm stands outside its limits at the start", "silent", early=True, says="outside its limits",
              far={"start": [-0.6, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0]}),
@@ -95,7 +95,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(11, "the planner takes three times its period", "goes on", plan="slower than its period",
              lasts_s=3.0),
     Scenario(12, "the planner takes longer than its plans last", "hold", plan="later than its horizon",
-             lasts_s=1.8, says="no plan", changes={"plan": {"timeout_s": 5.0 * SLOW}}),
+             lasts_s=0.5, says="no plan"),
     Scenario(13, "the planner raises", "fault", plan="raises", says="raised ArithmeticError"),
     Scenario(14, "the planner is killed (SIGKILL)", "fault", plan="dies", says="exit code -9"),
     Scenario(15, "the planner hangs", "fault", plan="hangs", allowed_s=PLAN_S, lasts_s=1.5, says="not answered"),
@@ -129,4 +129,10 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(32, "a dry run", "silent", play="dry"),
     Scenario(33, "the bridge is killed (SIGKILL)", "silent", play="kill_bridge", allowed_s=2 * PERIOD_S),
 )  # fmt: skip
-SHORT = ("none", "joint states stop", "one position is NaN, once", "the emergency stop", "a second publisher of the same joints")
+SHORT = (
+    "none",
+    "joint states stop",
+    "one position is NaN, once",
+    "the emergency stop",
+    "a second publisher of the same joints",
+)

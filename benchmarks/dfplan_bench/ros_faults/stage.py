@@ -23,7 +23,7 @@ class Process:
     """A process whose lines are kept, each with the time at which it was read."""
 
     def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
-        self.process = subprocess.Popen(  # noqa: S603
+        self.process = subprocess.Popen(
             arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **(environment or {})},
         )  # fmt: skip
@@ -162,12 +162,12 @@ class Stage:
             self.arm = arm
         return arm
 
-    def start_bridge(self, how: str = "", *more: str, name: str = "bridge") -> Process:
+    def start_bridge(self, *more: str, name: str = "bridge") -> Process:
         """Start a bridge as a user does, and wait until it speaks."""
         bridge = self.start(
             "-m", "dfplan_policies.ros", "run", "--config", str(self.config), "--policy",
-            "source:dfplan_bench.ros_faults.plans:cruise", "--option", f"how={how}", "--option",
-            f"trigger={self.trigger}", *more, environment=self.environment,
+            "source:dfplan_bench.ros_faults.plans:cruise", "--option", f"trigger={self.trigger}",
+            *more, environment=self.environment,
         )  # fmt: skip
         if name == "bridge":
             self.bridge = bridge
@@ -189,6 +189,19 @@ class Stage:
         before = len(self.arm.events(event))
         self.arm.say(**order)
         return float(wait(lambda: self.arm.events(event)[before:], 5, f"the arm's {event}")[0])
+
+    def misplan(self, how: str) -> float:
+        """Let the planner misbehave from now on; returns since when it does."""
+        part, done = self.trigger.with_suffix(".new"), self.trigger.with_suffix(".done")
+        part.write_text(how)
+        part.rename(self.trigger)
+        wait(done.exists, 10, "the planner's fault")
+        return float(done.read_text())
+
+    def plan_well(self) -> None:
+        """Let the planner behave again."""
+        for file in (self.trigger, self.trigger.with_suffix(".done")):
+            file.unlink(missing_ok=True)
 
     def finish(self) -> dict[str, Any]:
         """End everything, the recorder last; returns what it found."""

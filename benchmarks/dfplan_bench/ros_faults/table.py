@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dfplan_bench.ros_faults.plays import NOT_HERE, PLAYS, Played
-from dfplan_bench.ros_faults.robot import PERIOD_S
+from dfplan_bench.ros_faults.kills import run_kills
+from dfplan_bench.ros_faults.load import run_load
+from dfplan_bench.ros_faults.plays import DEADLY, NOT_HERE, PLAYS, Played, begin, enact
+from dfplan_bench.ros_faults.robot import PERIOD_S, SLOW
 from dfplan_bench.ros_faults.scenarios import SCENARIOS, Scenario
 from dfplan_bench.ros_faults.stage import NotSeen, Stage, said
 from dfplan_bench.ros_faults.verdict import Trace, violations
@@ -22,17 +27,93 @@ EXPECTED = {
     "silent": "not one command",
 }  # fmt: skip
 SPECIAL = {
-    "restart_bridge": "begin again where the arm is", "kill_bridge": "arm at rest within two periods of the last command",
+    "restart_bridge": "begin again where the arm is", "kill_bridge": "at rest within two periods of the last command",
     "interrupt": "brake, hold, end", "terminate": "brake, hold, end", "full_disk": "brake, hold, end",
     "second_bridge": "FAULT; the second one does not begin", "misconfigured": "not one command; `check` says why",
 }  # fmt: skip
 
 
-def run(out: Path, *, seed: int, quick: bool, say: Callable[[str], None], rows: str | None = None, minutes: float | None = None) -> dict[str, Any]:
-    """Run the table; ``rows``: numbers of faults, separated by commas."""
-    chosen = [s for s in SCENARIOS if rows is None or str(s.number) in rows.split(",")]
-    table = [tell(play(s, out, seed, 1 if quick else 3), say) for s in chosen]
-    return {"rows": table, "load_average": os.getloadavg(), "period_s": PERIOD_S, "headline": headline(table)}
+def run(
+    out: Path, *, seed: int, quick: bool, say: Callable[[str], None], rows: str | None = None,
+    minutes: float | None = None, kills: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """See `dfplan_bench.ros_faults.run`."""
+    wanted = None if rows is None else rows.split(",")
+    chosen = [s for s in SCENARIOS if wanted is None or str(s.number) in wanted]
+    began, rounds = os.getloadavg(), 1 if quick else 3
+    found = session([s for s in chosen if shared(s)], out / "session", seed, rounds, say)
+    for s in chosen:
+        if s.fault not in found:
+            found[s.fault] = tell(play(s, out, seed, rounds), say)
+    table = [found[s.fault] for s in chosen]
+    result: dict[str, Any] = {}
+    if wanted is None or "kills" in wanted:
+        result["kills"] = run_kills(out / "kills", seed, kills or (6 if quick else 50), say)
+    if wanted is None or "load" in wanted:
+        result["load"] = run_load(out / "load", seed, minutes or (0.2 if quick else 1.0), say)
+    return {
+        **result, "rows": table, "period_s": PERIOD_S, "load_average": {"before": began, "after": os.getloadavg()},
+        "headline": headline(table),
+    }  # fmt: skip
+
+
+def shared(s: Scenario) -> bool:
+    """Tell whether a scenario can follow others without starting anything anew."""
+    own = s.play or s.early or s.changes or s.far or s.environment or s.plan in DEADLY
+    return not own and s.outcome != "silent"
+
+
+def session(
+    left: Sequence[Scenario], out: Path, seed: int, rounds: int, say: Callable[[str], None], tries: int = 5
+) -> dict[str, Row]:
+    """Play scenarios one after the other with the same processes; after one that did not end well they begin anew."""
+    found: dict[str, Row] = {}
+    while left and tries:
+        tries -= 1
+        spans, missed = _play_all(left, out, seed, rounds)
+        for s, (since, until, played, reasons) in spans.items():
+            text = missed if s is list(spans)[-1] else ""
+            found[s.fault] = tell(judge(s, played, cut(_played(out), since, until), reasons, text), say)
+        left = left[len(spans) :]
+    return found
+
+
+def _play_all(
+    scenarios: Sequence[Scenario], out: Path, seed: int, rounds: int
+) -> tuple[dict[Scenario, tuple[float, float, Played, list[str]]], str]:
+    """Play until one does not end well; returns each one's time and words, and what was missing at the last."""
+    spans: dict[Scenario, tuple[float, float, Played, list[str]]] = {}
+    rng = np.random.default_rng(seed)
+    with Stage(out, _domain(seed), {"plan": {"timeout_s": 5.0 * SLOW}}) as stage:
+        missed = ""
+        for s in scenarios:
+            since, played = time.time(), Played(good=False)
+            try:
+                if not spans:
+                    begin(stage, s)
+                    since = time.time()
+                played = enact(stage, s, rounds, rng)
+            except NotSeen as error:
+                missed = str(error)
+            spans[s] = (since, time.time(), played, said(stage.bridge, since=since))
+            if missed:
+                break
+        stage.finish()
+    return spans, missed
+
+
+def _played(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "verdict.json").read_text(encoding="utf-8"))
+    return found
+
+
+def cut(found: dict[str, Any], since: float, until: float) -> dict[str, Any]:
+    """Return what a recorder saw in a span."""
+    rows = {key: [row for row in found[key] if since - 1.0 < row[0] < until] for key in ("trace", "states")}
+    wrong = [one for one in found["violations"] if since <= one["sent_s"] < until]
+    counts = dict(Counter(one["kind"] for one in wrong))
+    inside = sum(since <= row[0] < until for row in rows["trace"])
+    return {**found, **rows, "violations": wrong, "counts": counts, "commands": inside}
 
 
 def tell(row: Row, say: Callable[[str], None]) -> Row:
@@ -51,7 +132,7 @@ def play(s: Scenario, out: Path, seed: int, rounds: int) -> Row:
     """Play a scenario, as often as it takes for so many faults; returns its row."""
     if s.play in NOT_HERE:
         return {**head(s), "verdict": "not run", "seen": NOT_HERE[s.play], "violations": {}, "delays_s": []}
-    again = rounds if (s.plan or s.play) and s.outcome in ("fault", "hold") or s.play == "kill_bridge" else 1
+    again = rounds if ((s.plan or s.play) and s.outcome in ("fault", "hold")) or s.play == "kill_bridge" else 1
     found = [_once(s, out, seed + k, rounds) for k in range(again)]
     worst = next((row for row in found if row["verdict"] != "held"), found[-1])
     delays = [delay for row in found for delay in row["delays_s"]]
@@ -65,7 +146,7 @@ def head(s: Scenario) -> Row:
 
 
 def _once(s: Scenario, out: Path, seed: int, rounds: int) -> Row:
-    domain = 20 + (os.getpid() + 7 * SCENARIOS.index(s) + seed) % DOMAINS
+    domain = _domain(seed + 7 * SCENARIOS.index(s))
     folder = out / f"{s.number}-{SCENARIOS.index(s)}"
     rng = np.random.default_rng([seed, SCENARIOS.index(s)])
     with Stage(folder, domain, s.changes, s.far, s.environment) as stage:
@@ -78,6 +159,10 @@ def _once(s: Scenario, out: Path, seed: int, rounds: int) -> Row:
     return judge(s, played, found, reasons, missed)
 
 
+def _domain(number: int) -> int:
+    return 20 + (os.getpid() + number) % DOMAINS
+
+
 def judge(s: Scenario, played: Played, found: dict[str, Any], reasons: list[str], missed: str = "") -> Row:
     """Put what the recorder has seen into a row."""
     trace = Trace.of(found)
@@ -87,7 +172,8 @@ def judge(s: Scenario, played: Played, found: dict[str, Any], reasons: list[str]
         good, seen, delays = good and fine, [*seen, text], delays + more
     told = [line for line in reasons if s.says in line] if s.says and s.play != "misconfigured" else []
     good = good and played.good and not found["counts"] and not missed
-    good = good and (bool(told) or not s.says or s.play == "misconfigured")
+    fault = [line for line in reasons if line.startswith("FAULT")] if s.outcome == "goes on" else []
+    good = good and not fault and (bool(told) or not s.says or s.play == "misconfigured")
     words = [*seen, *played.notes, *([told[-1]] if told else []), missed]
     if not good:
         words.append(f"the bridge's last words: {reasons[-1] if reasons else 'none'}")
@@ -120,9 +206,11 @@ def _goes_on(s: Scenario, played: Played, trace: Trace) -> tuple[bool, list[str]
 
 def _silent(s: Scenario, played: Played, trace: Trace) -> tuple[bool, list[str], list[float]]:
     """Look whether nothing was sent, unless the bridge was killed."""
-    return s.play.endswith("_bridge") or not len(trace.times), [f"{len(trace.times)} commands"] * (
-        not s.play.endswith("_bridge")
-    ), []
+    return (
+        s.play.endswith("_bridge") or not len(trace.times),
+        [f"{len(trace.times)} commands"] * (not s.play.endswith("_bridge")),
+        [],
+    )
 
 
 LOOKS = {"fault": _held, "hold": _held, "goes on": _goes_on, "silent": _silent}

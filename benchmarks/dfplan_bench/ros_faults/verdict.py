@@ -89,7 +89,9 @@ class Trace:
 
     def measured(self, since_s: float, until_s: float) -> tuple[Floats, Floats]:
         """Return the joint states that were published in a span: times (n,), positions (n, J)."""
-        rows = [(t, [p[name] for name in JOINTS]) for t, p in self.states if since_s <= t <= until_s and JOINTS[-1] in p]
+        rows = [
+            (t, [p[name] for name in JOINTS]) for t, p in self.states if since_s <= t <= until_s and JOINTS[-1] in p
+        ]
         return np.array([t for t, _ in rows]), np.array([p for _, p in rows]).reshape(-1, len(JOINTS))
 
     def rested_at(self, since_s: float, until_s: float) -> float | None:

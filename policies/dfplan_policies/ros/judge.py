@@ -63,14 +63,25 @@ class Command:
     """s from start, one per point; empty for an array."""
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """Hold one way to read a step: over how many periods it went, what that needs, and the largest share of a limit."""
+
+    count: int
+    velocity: tuple[float, ...]
+    acceleration: tuple[float, ...]
+    share: float
+
+
 @final
 class Judge:
     """See commands one after the other.
 
     A step between two commands may be as long as the velocity limit allows in the time between them, counted in whole
     periods; the change of the step as large as the acceleration limit allows in a period. Whether a command that comes
-    late is just late, or others before it were lost, cannot be told from it: it is a violation if it is one either way,
-    and, after more than two periods, also if the arm stood still before it. After a gap of more than 3.5
+    late is just late, or others before it were lost, cannot be told from it: every way to read it
+    is followed, after more than two periods also that the arm stood still before it; it is a violation if it is one in
+    each of them. After a gap of more than 3.5
     periods the arm counts as at rest where it was told to be, and the next command may be anywhere within the limits.
 
     Args:
@@ -89,8 +100,7 @@ class Judge:
         self.first_s = self.last_s = self.last_move_s = 0.0
         self.worst = {"velocity": 0.0, "acceleration": 0.0}
         self._last: tuple[float, ...] | None = None
-        self._speed: tuple[float, ...] | None = None
-        self._count = 1
+        self._speeds: list[tuple[tuple[float, ...], int]] = []
 
     def see(self, command: Command) -> None:
         """Judge one command."""
@@ -155,39 +165,34 @@ class Judge:
 
     def _motion(self, command: Command, position: Sequence[float], dt_s: float) -> None:
         here = tuple(position)
-        last, speed, period = self._last, self._speed, self.rules.period_s
+        last, period = self._last, self.rules.period_s
         self._last = here
         if last is not None and here != last:
             self.last_move_s = command.sent_s
+        rest = [((0.0,) * len(here), 1)]
         if last is None or dt_s > GAP_PERIODS * period:
-            self._speed, self._count = (0.0,) * len(here), 1
+            self._speeds = rest
             return
+        before = self._speeds + (rest if dt_s > REST_PERIODS * period else [])
         counts = range(1, max(1, round(dt_s / period)) + 1)
-        readings = [self._read(last, here, count, speed, self._count) for count in counts]
-        if dt_s > REST_PERIODS * period:
-            readings.append(self._read(last, here, 1, (0.0,) * len(here), 1))
-        now, change, self._count = min(readings, key=self._excess)
-        self._limit("velocity", command, now, self.rules.velocity)
-        self._limit("acceleration", command, change, self.rules.acceleration)
-        self._speed = now
+        readings = [self._read(last, here, count, *speed) for count in counts for speed in before]
+        best = min(readings, key=lambda reading: reading.share)
+        self._limit("velocity", command, best.velocity, self.rules.velocity)
+        self._limit("acceleration", command, best.acceleration, self.rules.acceleration)
+        fine = [reading for reading in readings if reading.share <= 1 + ROUNDING] or [best]
+        self._speeds = list({reading.count: (reading.velocity, reading.count) for reading in fine}.values())
 
     def _read(
-        self, last: Sequence[float], here: Sequence[float], count: int, speed: Sequence[float] | None, before: int
-    ) -> tuple[tuple[float, ...], tuple[float, ...], int]:
-        """Return speed and acceleration of a step that took so many periods, as the one before it did."""
-        period = self.rules.period_s
-        now = tuple((b - a) / (count * period) for a, b in zip(last, here, strict=True))
-        if speed is None:
-            return now, (0.0,) * len(now), count
+        self, last: Sequence[float], here: Sequence[float], count: int, speed: Sequence[float], before: int
+    ) -> _Reading:
+        """Read a step as one of so many periods, after one of `before` periods."""
         # Over several periods the mean speeds of two steps are that much further apart.
-        apart_s = period * (before + count) / 2
-        return now, tuple((b - a) / apart_s for a, b in zip(speed, now, strict=True)), count
-
-    def _excess(self, reading: tuple[tuple[float, ...], tuple[float, ...], int]) -> float:
-        """Return the largest share of a limit that a reading needs."""
-        velocity, acceleration, _ = reading
+        apart_s = self.rules.period_s * (before + count) / 2
+        now = tuple((b - a) / (count * self.rules.period_s) for a, b in zip(last, here, strict=True))
+        change = tuple((b - a) / apart_s for a, b in zip(speed, now, strict=True))
         limits = (*self.rules.velocity, *self.rules.acceleration)
-        return max(abs(value) / limit for value, limit in zip((*velocity, *acceleration), limits, strict=True))
+        share = max(abs(value) / limit for value, limit in zip((*now, *change), limits, strict=True))
+        return _Reading(count, now, change, share)
 
     def _limit(self, kind: str, command: Command, values: Sequence[float], limits: Sequence[float]) -> None:
         for joint, value, limit in zip(self.rules.names, values, limits, strict=True):
