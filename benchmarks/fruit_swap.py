@@ -45,7 +45,7 @@ def train(name: str, more: list[str]) -> None:
         from dfplan_bench.fruit_swap import cloning
 
         recipe = RECIPES["fruit-swap"]
-        episodes = select(load_episodes(STATE[1]), recipe.columns)
+        episodes = select(load_episodes(STATE[1]), recipe.columns, recipe.differences)
         widths = episodes.observations.shape[1], episodes.actions.shape[1]
         spec = EpisodeSpec(*widths, recipe.stride, recipe.horizon, recipe.dt_s)
         cloning.save(cloning.train(episodes, spec, CLONING_STEPS, 0), MADE / name)

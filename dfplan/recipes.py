@@ -24,6 +24,7 @@ class Recipe:
         tokens: Kind of token.
         discount: Of returns, per step; None for tasks that are about goals alone.
         columns: Numbers of an observation that are used, as ``--columns`` takes them; empty for all.
+        differences: Differences of such numbers that are appended, as ``--differences`` takes them.
         image_columns: The same for pictures, where latents stand behind the arm's own 17 numbers.
         network: Size of the network, where it is not the usual one.
     """
@@ -38,6 +39,7 @@ class Recipe:
     tokens: str = "path"
     discount: float | None = None
     columns: str = ""
+    differences: str = ""
     image_columns: str = ""
     network: Mapping[str, Any] = field(default_factory=dict)
 
@@ -63,6 +65,7 @@ RECIPES["HalfCheetah"] = Recipe(stride=4, horizon=8, steps=6_000, dt_s=0.05, **_
 # tool does and where the fruits are, without joints and rotations.
 RECIPES["fruit-swap"] = Recipe(
     stride=6, horizon=50, steps=3_000, data_steps=0, dt_s=0.1, tokens="episode", columns="7-9,16-19,24-26",
+    differences="17-19:7-9,24-26:7-9",
     image_columns="7-9,16-80",
     network={"width": 128, "layers": 4, "batch": 32, "octaves": 4},
 )  # fmt: skip

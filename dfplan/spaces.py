@@ -36,6 +36,8 @@ class ObservationCodec:
         goal_width: G, numbers of a goal.
         goal_columns: Where the achieved goal stands among the columns; behind the observation if nowhere else.
         keep: Of a Box, the numbers of a flattened observation that become columns; empty for all.
+        differences: Of a Box, pairs of such numbers; a column behind those holds the first less the second. What
+            matters to the millimetre between things that move by metres is then there to be seen.
     """
 
     kind: str
@@ -45,19 +47,33 @@ class ObservationCodec:
     goal_width: int = 0
     goal_columns: tuple[int, ...] = ()
     keep: tuple[int, ...] = ()
+    differences: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.keep and (self.kind != "box" or not all(0 <= c < math.prod(self.shape) for c in self.keep)):
-            raise ValueError(f"keep must name numbers of a Box of shape {self.shape}, got {self.keep} of a {self.kind}")
+        named = (*self.keep, *(c for pair in self.differences for c in pair))
+        if named and (self.kind != "box" or not all(0 <= c < math.prod(self.shape) for c in named)):
+            raise ValueError(f"keep must name numbers of a Box of shape {self.shape}, got {named} of a {self.kind}")
 
-    def keeping(self, columns: Sequence[int]) -> ObservationCodec:
-        """Return the codec that makes columns of some numbers of a Box only.
+    def keeping(self, columns: Sequence[int], differences: Sequence[tuple[int, int]] = ()) -> ObservationCodec:
+        """Return the codec that makes columns of some numbers of a Box only, and of differences of its numbers.
 
         Raises:
-            ValueError: If the space is no Box, or there is no such number.
+            ValueError: If the space is no Box, there is no such number, or there are differences already.
         """
+        if self.differences:
+            raise ValueError("columns were chosen already, with differences; choose once")
+        if not columns or not all(0 <= c < self.width for c in columns):
+            raise ValueError(f"columns must be some of 0 to {self.width - 1}, got {list(columns)}")
         kept = tuple(self.keep[c] for c in columns) if self.keep else tuple(int(c) for c in columns)
-        return replace(self, keep=kept)
+        return replace(self, keep=kept, differences=tuple((int(a), int(b)) for a, b in differences))
+
+    def pick(self, flat: Array) -> Array:
+        """Return the columns (..., O) out of the flattened numbers of a Box (..., n)."""
+        kept = flat[..., list(self.keep)] if self.keep else flat
+        if not self.differences:
+            return kept
+        first, second = (list(numbers) for numbers in zip(*self.differences, strict=True))
+        return np.concatenate([kept, flat[..., first] - flat[..., second]], axis=-1)
 
     @classmethod
     def from_space(cls, space: Any, samples: Mapping[str, Array] | None = None) -> ObservationCodec:
@@ -96,7 +112,7 @@ class ObservationCodec:
         if self.kind == "discrete":
             return self.count
         if self.keep:
-            return len(self.keep)
+            return len(self.keep) + len(self.differences)
         return math.prod(self.shape) + (self.goal_width if self.appended else 0)
 
     def encode(self, values: Any) -> Columns:
@@ -109,7 +125,7 @@ class ObservationCodec:
             return _one_hot(values, self.start, self.count, 0.0, "observation")
         if self.kind == "box":
             flat = _flat(values, self.shape, "observation")
-            return flat[..., list(self.keep)] if self.keep else flat
+            return self.pick(flat)
         _check_keys(values, ("observation", "achieved_goal") if self.appended else ("observation",))
         measured = _flat(values["observation"], self.shape, "observation")
         if not self.appended:
@@ -136,13 +152,14 @@ class ObservationCodec:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; where all numbers are kept there is no entry for that."""
         values = asdict(self)
-        return values if self.keep else {name: value for name, value in values.items() if name != "keep"}
+        return {name: value for name, value in values.items() if value or name not in ("keep", "differences")}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ObservationCodec:
         """Rebuild from ``to_dict``."""
         own = {**values, "shape": tuple(values["shape"]), "goal_columns": tuple(values.get("goal_columns", ()))}
         own["keep"] = tuple(values.get("keep", ()))
+        own["differences"] = tuple((int(a), int(b)) for a, b in values.get("differences", ()))
         return cls(**own)
 
 

@@ -122,6 +122,13 @@ def train(
     causal: Annotated[
         float | None, typer.Option(help="Share of batches with causal attention; 0.7, or 1 for a model that is causal.")
     ] = None,
+    differences: Annotated[
+        str | None,
+        typer.Option(
+            help="Differences of numbers of an observation that are shown besides, such as 17-19:7-9, with --columns.",
+            show_default="the recipe's",
+        ),
+    ] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, ... or auto.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Threads of torch; the default takes all cores.")] = None,
@@ -184,10 +191,11 @@ def train(
         raise ValueError(f"--obs must be state or image, got {obs!r}")
     else:
         episodes, origin = load_data(env_id, data, seed, tell)
+    apart = differences if differences is not None else recipe.differences if eyes is None and columns is None else ""
     usual_columns = recipe.columns if eyes is None else recipe.image_columns
     chosen = usual_columns if columns is None else columns
     if chosen and chosen != "all":
-        episodes = select(episodes, chosen)
+        episodes = select(episodes, chosen, apart)
     spec = layout(episodes, recipe, history, discount, not forgetful)
     if stitch is not None:
         episodes = stitched(episodes, stitch, spec.steps, seed)
@@ -197,8 +205,9 @@ def train(
         _say(f"{episodes.steps:,} steps in {len(episodes):,} episodes; run folder {folder}")
         _write_config(folder, env_id, config.to_dict(), spec.to_dict(), provenance)
     name = checkpoint_name(env_id, data) + ("-image" if eyes is not None else "")
+    made_with = {} if eyes is None else {"obs": "image", "image_size": eyes.config.image_size}
     log = (
-        _Log(folder, config.steps, env_id, evaluate_every, evaluate_episodes, seed, tensorboard)
+        _Log(folder, config.steps, env_id, evaluate_every, evaluate_episodes, seed, tensorboard, made_with)
         if main_process
         else None
     )
@@ -260,10 +269,12 @@ class _Log:
     """Show a live line, write TensorBoard files, evaluate now and then."""
 
     def __init__(
-        self, folder: Path, steps: int, env_id: str, every: int, episodes: int, seed: int, tensorboard: bool
-    ) -> None:
+        self, folder: Path, steps: int, env_id: str, every: int, episodes: int, seed: int, tensorboard: bool,
+        made_with: dict[str, Any],
+    ) -> None:  # fmt: skip
         from tqdm import tqdm
 
+        self.made_with = made_with
         self.folder, self.env_id, self.every, self.episodes, self.seed = folder, env_id, every, episodes, seed
         self.bar: Any = tqdm(total=steps, desc=f"train {env_id}", file=sys.stderr, dynamic_ncols=True, unit="step")
         self.writer: Any = _tensorboard(folder / "tb") if tensorboard else None
@@ -290,23 +301,21 @@ class _Log:
     def _evaluate(self, step: int) -> None:
         """Run a few episodes with the checkpoint that was saved last."""
         from dfplan.evaluation import evaluate
-        from dfplan.planner import DFPlanner
         from dfplan.training import append_line
-        from dfplan_policies import DFPolicy
+        from dfplan_policies import load_policy
 
         if not (self.folder / "checkpoint" / "config.json").is_file():
             return
-        policy = DFPolicy(DFPlanner.from_pretrained(self.folder / "checkpoint"), seed=self.seed)
-        metrics = evaluate(policy, self.env_id, self.episodes, self.seed).metrics
-        strict, success = metrics["score"]["strict"], metrics["success_rate"]
+        policy = load_policy("df", checkpoint=self.folder / "checkpoint", seed=self.seed)
+        metrics = evaluate(policy, self.env_id, self.episodes, self.seed, env_kwargs=self.made_with).metrics
+        kind = "score" if metrics["score"]["strict"]["mean"] is not None else "return"
+        strict, success = metrics[kind]["strict"], metrics["success_rate"]
         append_line(self.folder / "evaluations.jsonl", {"step": step, "strict": strict, "success_rate": success})
-        self.bar.write(
-            f"step {step}: strict score {strict['mean']:.1f} +- {strict['stderr']:.1f}, success {success:.2f} "
-            f"({self.episodes} episodes)",
-            file=sys.stderr,
-        )
+        numbers = [f"strict {kind} {strict['mean']:.1f}" + (f" +- {strict['stderr']:.1f}" if strict["stderr"] else "")]
+        numbers += [] if success is None else [f"success {success:.2f}"]
+        self.bar.write(f"step {step}: {', '.join(numbers)} ({self.episodes} episodes)", file=sys.stderr)
         if self.writer is not None:
-            self.writer.add_scalar("score_strict", strict["mean"], step)
+            self.writer.add_scalar(f"{kind}_strict", strict["mean"], step)
 
     def close(self) -> None:
         """Finish the line and the files."""

@@ -51,7 +51,7 @@ def read_columns(text: str) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not (last.isdecimal() and int(first) <= int(last))):
             raise ValueError(f"columns are numbers and ranges such as 0-19,24-26, got {text!r}")
         found += range(int(first), int(last or first) + 1)
     if len(set(found)) != len(found) or not found:
@@ -59,24 +59,46 @@ def read_columns(text: str) -> list[int]:
     return found
 
 
-def select(episodes: Episodes, text: str) -> Episodes:
-    """Keep some columns of the observations, and say so in the spaces of the data.
+def read_differences(text: str) -> list[tuple[int, int]]:
+    """Read "17-19:7-9" as pairs of numbers, (17, 7), (18, 8), (19, 9).
+
+    Raises:
+        ValueError: If the text is something else.
+    """
+    found: list[tuple[int, int]] = []
+    for part in filter(None, text.split(",")):
+        first, colon, second = part.partition(":")
+        ranges = (read_columns(first), read_columns(second)) if colon else ([], [0])
+        if len(ranges[0]) != len(ranges[1]):
+            raise ValueError(f"differences are pairs of ranges of one length such as 17-19:7-9, got {text!r}")
+        found += zip(*ranges, strict=True)
+    return found
+
+
+def select(episodes: Episodes, text: str, differences: str = "") -> Episodes:
+    """Keep some columns of the observations, append differences, and say so in the spaces of the data.
 
     Raises:
         ValueError: If the text cannot be read, or there is no such column.
     """
+    import numpy as np
+
     from dfplan.data import Episodes
     from dfplan.spaces import Spaces
 
-    columns, width = read_columns(text), episodes.observations.shape[1]
-    if max(columns) >= width:
+    columns, pairs, width = read_columns(text), read_differences(differences), episodes.observations.shape[1]
+    if max([*columns, *(c for pair in pairs for c in pair)]) >= width:
         raise ValueError(f"the data have the columns 0 to {width - 1}, got {text!r}")
     spaces = spaces_of(episodes)
     if spaces is None:
         raise ValueError("the data do not say which space they are of, so columns cannot be chosen; make them again")
-    meta = {**episodes.meta, "spaces": Spaces(spaces.observation.keeping(columns), spaces.action).to_dict()}
-    e = episodes
-    return Episodes(e.observations[:, columns], e.actions, e.rewards, e.lengths, meta, e.terminated)
+    codec = spaces.observation.keeping(columns, pairs)
+    meta = {**episodes.meta, "spaces": Spaces(codec, spaces.action).to_dict()}
+    e, seen = episodes, episodes.observations[:, columns]
+    if pairs:
+        first, second = (list(numbers) for numbers in zip(*pairs, strict=True))
+        seen = np.concatenate([seen, e.observations[:, first] - e.observations[:, second]], axis=1)
+    return Episodes(seen, e.actions, e.rewards, e.lengths, meta, e.terminated)
 
 
 def layout(

@@ -79,12 +79,14 @@ class EpisodeModel:
         Raises:
             ValueError: If a shape is wrong, or it is not an observation's turn.
         """
+        self._check("obs", obs, memory, (self.spec.obs_dim,))
         token = torch.zeros(len(obs), 1, self.spec.width, device=self.device)
         token[:, 0, : self.spec.obs_dim] = self.norm.obs(obs.to(self.device).float())
         return self._append(memory, token, k, draw, 0)
 
     def done(self, memory: Any, actions: Tensor, k: int = 0, draw: Draw | None = None) -> Any:
         """Append the actions (B, F, A) of a block; see `seen`."""
+        self._check("actions", actions, memory, (self.spec.stride, self.spec.act_dim))
         token = torch.zeros(len(actions), 1, self.spec.width, device=self.device)
         token[:, 0, self.spec.obs_dim :] = self.norm.act(actions.to(self.device).float()).flatten(1)
         return self._append(memory, token, k, draw, 1)
@@ -109,9 +111,17 @@ class EpisodeModel:
             draw: Source of noise.
             actions: (B, n*F, A) that are given; None lets the model choose them.
             k_small: Level at which what was imagined is remembered (arXiv 2407.01392, section 3.3); 0 trusts it.
+
+        Raises:
+            ValueError: If a number or shape is wrong, or the layout has no room for as many blocks.
         """
         if blocks < 1:
             raise ValueError(f"blocks must be at least 1, got {blocks}")
+        if actions is not None and actions.shape[1] != blocks * self.spec.stride:
+            raise ValueError(
+                f"actions must have shape (B, {blocks * self.spec.stride}, {self.spec.act_dim}), got "
+                f"{tuple(actions.shape)}; pass {self.spec.stride} per block"
+            )
         F, observations, chosen = self.spec.stride, [], []
         for block in range(blocks):
             own = actions[:, block * F : (block + 1) * F] if actions is not None else self.next_actions(memory, draw)
@@ -125,8 +135,16 @@ class EpisodeModel:
         """Tell whether the layout has no room for another block."""
         return memory is not None and memory.next + 2 > self.spec.tokens
 
+    def _check(self, name: str, values: Tensor, memory: Any, shape: tuple[int, ...]) -> None:
+        rows = "B" if memory is None else _rows(memory)
+        if values.ndim != 1 + len(shape) or tuple(values.shape[1:]) != shape or rows not in ("B", len(values)):
+            wanted = ", ".join(str(n) for n in (rows, *shape))
+            raise ValueError(f"{name} must have shape ({wanted}), got {tuple(values.shape)}")
+
     def _append(self, memory: Any, token: Tensor, k: int, draw: Draw | None, part: int) -> Any:
         position = self._position(memory, part)
+        if not 0 <= k <= self.levels:
+            raise ValueError(f"a level must lie in 0..{self.levels}, got {k}; 0 is clean, {self.levels} pure noise")
         if not bool(torch.isfinite(token).all()):
             raise ValueError("a token holds NaN or infinity; append what is missing as any number at level K")
         levels = torch.full((len(token), 1), k, dtype=torch.int64, device=self.device)

@@ -18,15 +18,15 @@ from dfplan.noise import add_noise, target_from
 from dfplan.objective import TEACHER_FORCING, ObjectiveConfig, TrainableDenoiser
 from dfplan.schedule import LEVEL_SAMPLERS
 
-CLEAN, NOISY = 0.2, 0.4  # shares of episodes by their past; the others are forgotten in part
+CLEAN, NOISY = 0.5, 0.3  # shares of episodes by their past; the others are forgotten in part
 
 
 def past_levels(shape: tuple[int, int], levels: int, generator: torch.Generator) -> Tensor:
     """Draw the levels of pasts, int64 (B, n).
 
-    In a fifth of the rows all tokens are clean. In the others each token is clean with a probability that is drawn per
-    row; if it is not, it is at a uniform level, in halves of the rows up to K / 10 and up to K (two fifths of all
-    rows), or at K (two fifths): a network that has whole episodes by heart is of no use in a new one.
+    In half of the rows all tokens are clean. In the others each token is clean with a probability that is drawn per
+    row; if it is not, it is at a uniform level, in halves of the rows up to K / 10 and up to K (three tenths of all
+    rows), or at K (a fifth): a network that has whole episodes by heart is of no use in a new one.
     """
     B = shape[0]
     uniform = torch.randint(0, levels + 1, shape, generator=generator)
@@ -51,16 +51,21 @@ def episode_loss(
         prediction: ``"v"``, ``"x0"`` or ``"eps"``.
         config: ``levels`` chooses the past: ``"teacher_forcing"`` a clean one (next-token diffusion),
             ``"independent"`` Algorithm 1 to the letter, one pass, the past being the noisy tokens themselves; any
-            other is as the module's text says, the tokens' own levels drawn by it.
+            other is as the module's text says, the tokens' own levels drawn by it. Every level counts alike.
         generator: Source of levels and noise, on the CPU.
         device: Where the model is.
 
     Returns:
         ``loss`` (scalar, to be minimised), and detached ``future`` (observations) and ``action``, its two parts.
 
+    Raises:
+        ValueError: For a ``weighting`` other than ``"uniform"``.
+
     Source:
         arXiv 2407.01392, Algorithm 1.
     """
+    if config.weighting != "uniform":
+        raise ValueError(f"whole episodes are trained with the weighting 'uniform' only, got {config.weighting!r}")
     shape = (batch.x0.shape[0], batch.x0.shape[1])
     law = "independent" if config.levels == TEACHER_FORCING else config.levels
     k = LEVEL_SAMPLERS[law](shape, levels, generator).clamp_min(1)

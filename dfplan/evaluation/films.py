@@ -45,14 +45,14 @@ def stage_line(name: str, stages: Mapping[str, Mapping[str, float]] | None, plac
     """
     if not stages:
         raise ValueError("the task has no stages; draw its rewards instead")
-    rates = [stages[stage] for stage in sorted(stages)]
+    rates = [stages[stage] for stage in sorted(stages, key=int)]
     x = np.arange(len(rates) + 1.0)
     half = [0.0, *((rate["high"] - rate["low"]) / 2 for rate in rates)]
     return Line(name, x, np.array([1.0, *(rate["rate"] for rate in rates)]), np.array(half))
 
 
 def film(report: Report, env_kwargs: Mapping[str, Any] | None, count: int, folder: Path) -> list[Path]:
-    """Film episodes: play their actions again, from the same start; the first failures, then successes.
+    """Film episodes: play their actions again, from the same start; failures first, half of them if there are as many.
 
     Args:
         report: Of an environment that can be drawn and is deterministic.
@@ -69,9 +69,9 @@ def film(report: Report, env_kwargs: Mapping[str, Any] | None, count: int, folde
     """
     failures = [r for r in report.records if r.first_reach is None]
     successes = [r for r in report.records if r.first_reach is not None]
-    chosen = failures[: count // 2] + successes[: count - min(count // 2, len(failures))]
+    won = successes[: count - min(len(failures), (count + 1) // 2)]
     paths = []
-    for record in chosen[:count]:
+    for record in [*failures[: count - len(won)], *won]:
         word = "failure" if record.first_reach is None else "success"
         path = folder / f"episode-{record.number}-{word}.mp4"
         paths.append(write_video(path, replayed(report.env_id, env_kwargs, record), fps=10.0))

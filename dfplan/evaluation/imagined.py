@@ -74,10 +74,11 @@ def imagine_film(
     try:
         seen, info = env.reset(seed=episode_seed(seed, number))
         draw, memory = normal_like(torch.Generator().manual_seed(episode_seed(seed, number))), None
-        keep = () if model.spaces is None else model.spaces.observation.keep
         for block in range(context + 1):
             columns = picture_columns(encoder, seen, mark=False)[0]
-            memory = model.seen(memory, torch.as_tensor(columns[:, list(keep)] if keep else columns))
+            memory = model.seen(
+                memory, torch.as_tensor(columns if model.spaces is None else model.spaces.observation.pick(columns))
+            )
             if block < context and actions is not None:
                 own = actions[block * F : (block + 1) * F]
                 memory = model.done(memory, torch.as_tensor(own)[None])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dfplan_policies.baselines.waypoint import WaypointPolicy
     from dfplan_policies.checking import PolicyCheckError, check_policy
     from dfplan_policies.df import DFPolicy
+    from dfplan_policies.episode import EpisodePolicy
     from dfplan_policies.executors import EXECUTORS, make_executor
     from dfplan_policies.lerobot import LeRobotAdapter
     from dfplan_policies.loops import AgentLoop, EpisodeOutcome, FunctionalPolicy, run_episode
@@ -39,6 +40,7 @@ _LAZY = {
     "ModelPredictivePolicy": "mpc",
     "NumberedPolicy": "protocol",
     "EpisodeOutcome": "loops",
+    "EpisodePolicy": "episode",
     "PerEnvironmentPolicy": "per_environment",
     "PlanView": "plans",
     "PolicyCheckError": "checking",
@@ -69,6 +71,7 @@ __all__ = [
     "AgentLoop",
     "DFPolicy",
     "EpisodeOutcome",
+    "EpisodePolicy",
     "FunctionalPolicy",
     "LeRobotAdapter",
     "MLPPolicy",

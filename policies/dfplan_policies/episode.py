@@ -72,8 +72,8 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
             raise ValueError(f"missing must be 'predicted' or 'clean', got {missing!r}")
         if not 0.0 < missing_level <= 1.0:
             raise ValueError(f"missing_level is a share of K and must lie in (0, 1], got {missing_level}")
-        self.model, self.seed, self.missing = model, seed, missing
-        self.steps = model.steps if steps is None else steps
+        self.model = model if steps is None else type(model)(model.checkpoint, steps)
+        self.seed, self.missing, self.steps = seed, missing, self.model.steps
         self.spaces = model.spaces
         self.level = max(1, round(missing_level * model.levels))
 
@@ -86,8 +86,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         if self.model.encoder is None:
             return super()._columns(observation)
         columns, batched = picture_columns(self.model.encoder, observation, mark=self.missing == "predicted")
-        keep = self.spaces.observation.keep if self.spaces is not None else ()
-        return (columns[:, np.array(keep)] if keep else columns), batched
+        return (columns if self.spaces is None else self.spaces.observation.pick(columns)), batched
 
     def begin(self, episode: int) -> EpisodeMemory:
         """Return an empty memory."""
@@ -110,11 +109,6 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         """Remember the block that is over, and what is seen now; sample the next block."""
         if not self.model.spec.whole:
             return self._ask_anew(memory, observation)
-        if self.model.full(memory.past):
-            raise ValueError(
-                f"the episode is longer than the {self.model.spec.steps} steps of the model's memory; train with a "
-                "larger horizon, or end episodes earlier"
-            )
         draw, past, evaluations = self._draw(memory), memory.past, memory.evaluations
         if len(memory.chunk):
             past = self.model.done(past, torch.as_tensor(memory.chunk[None]))
@@ -123,8 +117,13 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         gaps = np.isnan(observation)
         if gaps.any():
             seen, k = self._filled(past, observation, gaps, draw)
-            evaluations += self.steps if k else 0
+            evaluations += self.steps if k and past is not None else 0
         past = self.model.seen(past, torch.as_tensor(seen[None]), k, draw)
+        if self.model.full(past):
+            raise ValueError(
+                f"the episode is longer than the {self.model.spec.steps} steps of the model's memory; train with a "
+                "larger horizon, or end episodes earlier"
+            )
         chunk = self.limited(self.model.next_actions(past, draw)[0].double().cpu().numpy())
         return replace(
             memory, past=past, chunk=chunk, at=0, draws=memory.draws + 1, evaluations=evaluations + 1 + self.steps
@@ -136,15 +135,16 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         for seen, k, chunk in memory.recent[-(blocks - 1) :] if blocks > 1 else ():
             past = self.model.seen(past, torch.as_tensor(seen[None]), k, draw)
             past = self.model.done(past, torch.as_tensor(chunk[None]))
+        evaluations = memory.evaluations + (0 if past is None else past.next)
         gaps = np.isnan(observation)
         seen, k = self._filled(past, observation, gaps, draw) if gaps.any() else (observation, 0)
+        evaluations += self.steps if k and past is not None else 0
         past = self.model.seen(past, torch.as_tensor(seen[None]), k, draw)
         chunk = self.limited(self.model.next_actions(past, draw)[0].double().cpu().numpy())
         recent = (*memory.recent, (seen, k, chunk))[-max(1, blocks - 1) :]
         return replace(
-            memory, chunk=chunk, at=0, draws=memory.draws + 1, evaluations=memory.evaluations + 1 + self.steps,
-            recent=recent,
-        )  # fmt: skip
+            memory, chunk=chunk, at=0, draws=memory.draws + 1, evaluations=evaluations + 1 + self.steps, recent=recent
+        )
 
     def _filled(self, past: Any, observation: FloatArray, gaps: Any, draw: Any) -> tuple[FloatArray, int]:
         """Fill in what is missing; returns the observation and its level."""

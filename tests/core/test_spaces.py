@@ -121,3 +121,38 @@ def test_the_spaces_of_a_vector_environment_are_those_of_one() -> None:
     assert Spaces.from_dict(json.loads(json.dumps(one.to_dict()))) == one
     with pytest.raises(ValueError, match="spaces are damaged"):
         Spaces.from_dict({"action": {}})
+
+
+def test_some_columns_of_a_box_are_kept() -> None:
+    """Catches columns in another order, a choice among the kept taken for one among all, an old width."""
+    codec = ObservationCodec.from_space(spaces.Box(-1, 1, (2, 3))).keeping([5, 0, 3])
+    seen = np.arange(12.0).reshape(2, 2, 3)
+    np.testing.assert_array_equal(codec.encode(seen), [[5, 0, 3], [11, 6, 9]])
+    assert codec.width == 3 and codec.batched(seen) and not codec.batched(seen[0])
+    fewer = codec.keeping([2, 0])
+    np.testing.assert_array_equal(fewer.encode(seen), [[3, 5], [9, 11]])
+    for one in (codec, fewer):
+        assert ObservationCodec.from_dict(json.loads(json.dumps(one.to_dict()))) == one
+
+
+def test_where_all_columns_are_kept_nothing_is_stored() -> None:
+    """Catches checkpoints and data of before that no longer compare equal, or cannot be read."""
+    codec = ObservationCodec.from_space(spaces.Box(-1, 1, (3,)))
+    assert "keep" not in codec.to_dict() and ObservationCodec.from_dict(codec.to_dict()) == codec
+
+
+@pytest.mark.parametrize("columns", [[], [3], [-1], [0, 7]])
+def test_columns_that_are_not_there_are_refused(columns: list[int]) -> None:
+    """Catches no column taken for all of them, and a number counted from the end."""
+    codec = ObservationCodec.from_space(spaces.Box(-1, 1, (3,)))
+    with pytest.raises(ValueError, match="columns must be some of 0 to 2, got"):
+        codec.keeping(columns)
+    with pytest.raises(ValueError, match="columns must be some of 0 to 1, got"):
+        codec.keeping([2, 1]).keeping([2])
+
+
+def test_columns_are_kept_of_a_box_only() -> None:
+    """Catches a goal or a number that loses its meaning."""
+    for space in (spaces.Discrete(4), goal_space()):
+        with pytest.raises(ValueError, match="keep must name numbers of a Box"):
+            ObservationCodec.from_space(space).keeping([0])
