@@ -24,8 +24,8 @@ def command(k: float, *position: float, **changes: Any) -> Command:
     return Command(100.0 + 0.01 * k, positions=(position,), **given | changes)
 
 
-def judged(*commands: Command) -> dict[str, int]:
-    judge = Judge(RULES)
+def judged(*commands: Command, rules: Rules = RULES) -> dict[str, int]:
+    judge = Judge(rules)
     for one in commands:
         judge.see(one)
     found: dict[str, int] = judge.report()["counts"]
@@ -151,3 +151,12 @@ def test_on_the_wire(tmp_path: Path) -> None:
     assert told["commands"] == 10 and told["writers"] == 1 and len(told["trace"]) == 10
     assert set(told["counts"]) == {"velocity", "acceleration"}
     assert told["trace"][-1][2] == [0.0, 1.5] and told["violations"][0]["joint"] == "b"
+
+
+def test_where_commands_get_lost_a_gap_need_not_be_rest() -> None:
+    """Catches: three lost commands called a harsh start; a step that no number of lost commands explains called fine."""
+    fast, lossy = ramp([0.0, *SLOW, *[0.005] * 12]), dataclasses.replace(RULES, gap_periods=12.5)
+    missing = [*fast[:28], *fast[32:]]
+    assert "acceleration" in judged(*missing) and judged(*missing, rules=lossy) == {}
+    missing[28] = dataclasses.replace(missing[28], positions=((0.3, 0.6),))
+    assert "velocity" in judged(*missing, rules=lossy)

@@ -109,7 +109,7 @@ CHANGES: dict[str, Any] = {
     "inf": lambda p, _: np.where(np.arange(len(p))[:, None] == 3, np.inf, p),
     "shape": lambda p, _: p[:, :2],
     "empty": lambda p, _: p[:0],
-    "beyond": lambda p, _: p + 3.0,
+    "beyond": lambda p, _: p + 4.0 * (np.arange(p.shape[1]) < 2),
     "steps": lambda p, n: p + 0.3 * (-1.0) ** (n // 3),
 }
 

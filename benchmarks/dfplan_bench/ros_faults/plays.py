@@ -107,6 +107,7 @@ def go_on(stage: Stage, s: Scenario, gone: float) -> float:
         stage.cruising(gone)
         return gone
     rest(SETTLE_S)
+    time.sleep(s.clears_s)
     asked = time.time()
     rearm(stage)
     stage.cruising(asked)

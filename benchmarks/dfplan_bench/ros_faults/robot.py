@@ -19,6 +19,7 @@ LOWER, UPPER, VELOCITY, ACCELERATION = -2.9, 2.9, 1.5 / SLOW, 5.0 / SLOW**2
 SPEED = 0.4 / SLOW  # rad/s of the first joint
 RATE_HZ = 2.0 / PERIOD_S  # joint states
 SOFT_S, HARD_S, PLAN_S, ENABLE_S = (n * PERIOD_S for n in (5, 25, 50, 20))  # ages that hold the arm, or are faults
+LOSSY_GAP_PERIODS = 12.5  # so many commands in a row may have been sent and lost
 TOPICS = {
     "joint_states": "/joint_states", "command": "/arm_controller/joint_trajectory", "enable": "/dfplan/enable",
     "stop": "/dfplan/stop", "rearm": "/dfplan/rearm",
@@ -44,8 +45,9 @@ def configuration(domain: int, changes: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def rules() -> dict[str, Any]:
-    """Return what the recorder judges by: the arm's own limits."""
+def rules(lossy: bool = False) -> dict[str, Any]:
+    """Return what the recorder judges by: the arm's own limits; where packets get lost it misses commands itself."""
     count = len(JOINTS)
     limits = {"lower": LOWER, "upper": UPPER, "velocity": VELOCITY, "acceleration": ACCELERATION}
-    return {"names": JOINTS, **{key: [value] * count for key, value in limits.items()}, "period_s": PERIOD_S}
+    found = {"names": JOINTS, **{key: [value] * count for key, value in limits.items()}, "period_s": PERIOD_S}
+    return {**found, "gap_periods": LOSSY_GAP_PERIODS} if lossy else found

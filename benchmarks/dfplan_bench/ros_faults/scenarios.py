@@ -27,6 +27,7 @@ class Scenario:
         play: Name of a function of `dfplan_bench.ros_faults.plays`, for what is no fault of states or plans.
         allowed_s: From the fault to the first hold command, a period not included.
         lasts_s: How long the fault lasts, at 100 commands a second.
+        clears_s: How long the bridge remembers it, after which it can be re-armed.
         early: Whether it is there from the start.
         says: What the bridge's reason must contain.
         changes: Of the bridge's configuration.
@@ -44,6 +45,7 @@ class Scenario:
     play: str = ""
     allowed_s: float = 0.0
     lasts_s: float = 0.8
+    clears_s: float = 0.0
     early: bool = False
     says: str = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -85,7 +87,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(7, "a name is there twice", "fault", arm="doubled", allowed_s=SOFT_S, says="old"),
     Scenario(8, "two publishers, each with some of the joints", "goes on", arm="parts", early=True, lasts_s=2.0),
     Scenario(8, "a second arm whose names have a prefix", "goes on", arm="phantom", lasts_s=2.0),
-    Scenario(8, "a second publisher of the same joints", "fault", arm="rivals", says="two publishers"),
+    Scenario(8, "a second publisher of the same joints", "fault", arm="rivals", says="two publishers", clears_s=1.5),
     Scenario(9, "the arm stands outside its limits at the start", "silent", early=True, says="outside its limits",
              far={"start": [-0.6, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0]}),
     Scenario(10, "another type on the topic of the joint states", "silent", play="misconfigured", early=True,
@@ -103,7 +105,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(16, "an infinite number in every plan", "fault", plan="inf", allowed_s=20 * PERIOD_S, says="plans in a row"),
     Scenario(16, "plans of the wrong width", "fault", plan="shape", allowed_s=20 * PERIOD_S, says="plans in a row"),
     Scenario(16, "empty plans", "fault", plan="empty", allowed_s=20 * PERIOD_S, says="plans in a row"),
-    Scenario(17, "plans 3 rad beyond the limits", "goes on", plan="beyond", lasts_s=1.5),
+    Scenario(17, "plans for two joints that lead beyond the limits", "goes on", plan="beyond", lasts_s=3.5),
     Scenario(18, "steps of 0.6 rad between plans", "goes on", plan="steps", lasts_s=3.0),
     Scenario(19, "every third plan is one from an old observation", "goes on", plan="old", lasts_s=3.0),
     Scenario(20, "the planner burns its core, and another process one more", "goes on", plan="burns", lasts_s=3.0),

@@ -124,7 +124,8 @@ class Stage:
         folder.mkdir(parents=True, exist_ok=True)
         self.config, self.verdict_file = folder / "robot.yaml", folder / "verdict.json"
         self.config.write_text(json.dumps(configuration(domain, changes or {})), encoding="utf-8")  # JSON is YAML
-        (folder / "rules.json").write_text(json.dumps(rules()), encoding="utf-8")
+        lossy = "XmitLossiness" in self.environment.get("CYCLONEDDS_URI", "")
+        (folder / "rules.json").write_text(json.dumps(rules(lossy)), encoding="utf-8")
         self.trigger = folder / "trigger"
         for file in (self.trigger, self.trigger.with_suffix(".done"), self.verdict_file):
             file.unlink(missing_ok=True)
@@ -223,5 +224,5 @@ def said(bridge: Process, modes: Sequence[str] = MODES, since: float = 0.0) -> l
         mode = line.split(" ", 1)[0]
         if mode in modes and at >= since:
             parts = line.split(" | ")
-            found.append(f"{mode}: {parts[5]}" if len(parts) > 5 else mode)
+            found.append(f"{mode}: {parts[4]}" if len(parts) > 4 else mode)
     return found

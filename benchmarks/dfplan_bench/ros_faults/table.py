@@ -15,8 +15,8 @@ import numpy as np
 from dfplan_bench.ros_faults.kills import run_kills
 from dfplan_bench.ros_faults.load import run_load
 from dfplan_bench.ros_faults.plays import DEADLY, NOT_HERE, PLAYS, Played, begin, enact
-from dfplan_bench.ros_faults.robot import PERIOD_S, SLOW
-from dfplan_bench.ros_faults.scenarios import SCENARIOS, Scenario
+from dfplan_bench.ros_faults.robot import PERIOD_S, SLOW, UPPER
+from dfplan_bench.ros_faults.scenarios import SCENARIOS, SHORT, Scenario
 from dfplan_bench.ros_faults.stage import NotSeen, Stage, said
 from dfplan_bench.ros_faults.verdict import Trace, violations
 
@@ -39,7 +39,9 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """See `dfplan_bench.ros_faults.run`."""
     wanted = None if rows is None else rows.split(",")
-    chosen = [s for s in SCENARIOS if wanted is None or str(s.number) in wanted]
+    chosen = [
+        s for s in SCENARIOS if (str(s.number) in wanted if wanted is not None else s.fault in SHORT or not quick)
+    ]
     began, rounds = os.getloadavg(), 1 if quick else 3
     found = session([s for s in chosen if shared(s)], out / "session", seed, rounds, say)
     for s in chosen:
@@ -174,6 +176,8 @@ def judge(s: Scenario, played: Played, found: dict[str, Any], reasons: list[str]
     good = good and played.good and not found["counts"] and not missed
     fault = [line for line in reasons if line.startswith("FAULT")] if s.outcome == "goes on" else []
     good = good and not fault and (bool(told) or not s.says or s.play == "misconfigured")
+    if s.environment:
+        seen = [*seen, trace.arrived()]
     words = [*seen, *played.notes, *([told[-1]] if told else []), missed]
     if not good:
         words.append(f"the bridge's last words: {reasons[-1] if reasons else 'none'}")
@@ -186,22 +190,30 @@ def judge(s: Scenario, played: Played, found: dict[str, Any], reasons: list[str]
 
 
 def _held(s: Scenario, played: Played, trace: Trace) -> tuple[bool, list[str], list[float]]:
-    """Look how soon each fault was answered, and that nothing moved after that."""
+    """Look how soon each fault was answered, and that nothing moved after that.
+
+    In time means within what is allowed and a period, or with the second command that is sent after what is allowed: the
+    first one may have been computed before, and on a busy computer it is sent late.
+    """
     delays, good, moved = list[float](), True, 0
     for since, until in played.windows:
         held = trace.held_from(since, until)
-        good = good and held is not None
         delays.append(max(0.0, (held or until) - since))
-        moved = max(moved, trace.moves(since + s.allowed_s, until))
-    good = good and (moved <= 1 or max(delays, default=0.0) <= s.allowed_s + PERIOD_S)
-    text = [f"{moved} commands moved on"] if moved > 1 else []
-    return good, text, delays
+        late = trace.late(since + s.allowed_s, until)
+        good = good and held is not None and (late <= 1 or delays[-1] <= s.allowed_s + PERIOD_S)
+        moved = max(moved, late)
+    return good, [f"it moved on for {moved} commands"] if moved > 1 else [], delays
 
 
 def _goes_on(s: Scenario, played: Played, trace: Trace) -> tuple[bool, list[str], list[float]]:
     """Look whether the arm moved all the time."""
     share = max((trace.rest_share(since, until) for since, until in played.windows), default=1.0)
-    return share < 0.5, [f"moved {100 * (1 - share):.0f} % of the time"], []
+    words = [f"moved {100 * (1 - share):.0f} % of the time"]
+    if s.plan == "beyond":
+        reached = max((trace.highest(since, until) for since, until in played.windows), default=-np.inf)
+        words.append(f"came to {reached:.3f} rad, the limit is {UPPER:g}")
+        return share < 0.5 and reached > UPPER - 0.1, words, []
+    return share < 0.5, words, []
 
 
 def _silent(s: Scenario, played: Played, trace: Trace) -> tuple[bool, list[str], list[float]]:

@@ -64,10 +64,11 @@ class Trace:
             return float(times[last + 1])
         return None
 
-    def moves(self, since_s: float, until_s: float) -> int:
-        """Count the commands in a span that do not hold."""
+    def late(self, since_s: float, until_s: float) -> int:
+        """Return how many commands of a span were sent up to the last one that does not hold; 0 if all hold."""
         inside = (self.times > since_s) & (self.times < until_s)
-        return int((~self.held()[inside]).sum())
+        moving = np.flatnonzero(~self.held()[inside])
+        return int(moving[-1]) + 1 if len(moving) else 0
 
     def rest_share(self, since_s: float, until_s: float) -> float:
         """Return the share of a span in which the arm was told to stand, or told nothing."""
@@ -75,9 +76,22 @@ class Trace:
         moving = (np.abs(self.steps()[inside]) > 1e-6).any(axis=1)
         return float(1.0 - moving.sum() * PERIOD_S / (until_s - since_s)) if len(moving) else 1.0
 
+    def highest(self, since_s: float, until_s: float) -> float:
+        """Return the largest position of any joint that was commanded in a span."""
+        inside = (self.times > since_s) & (self.times < until_s)
+        return float(self.places[inside].max(initial=-np.inf))
+
     def count(self, since_s: float = -np.inf, until_s: float = np.inf) -> int:
         """Count the commands in a span."""
         return int(((self.times > since_s) & (self.times < until_s)).sum())
+
+    def arrived(self) -> str:
+        """Say how many commands came through, and the longest time without one."""
+        if len(self.times) < 2:
+            return "no commands"
+        sent = (self.times[-1] - self.times[0]) / PERIOD_S
+        gap = float(np.diff(self.times).max())
+        return f"{100 * (len(self.times) - 1) / sent:.0f} % of the commands arrive, {1e3 * gap:.0f} ms without one at worst"
 
     def jitter_ms(self) -> dict[str, float]:
         """Return how far the times between commands are from the period: median, 99th percentile, largest; in ms."""

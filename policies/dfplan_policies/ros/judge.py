@@ -31,6 +31,8 @@ class Rules:
     """rad/s^2 or m/s^2."""
     period_s: float
     """Time between two commands."""
+    gap_periods: float = GAP_PERIODS
+    """Without a command for longer the arm counts as at rest; more where commands get lost on the way to the judge."""
 
     def __post_init__(self) -> None:
         """Check the lengths.
@@ -170,7 +172,7 @@ class Judge:
         if last is not None and here != last:
             self.last_move_s = command.sent_s
         rest = [((0.0,) * len(here), 1)]
-        if last is None or dt_s > GAP_PERIODS * period:
+        if last is None or dt_s > self.rules.gap_periods * period:
             self._speeds = rest
             return
         before = self._speeds + (rest if dt_s > REST_PERIODS * period else [])
