@@ -75,17 +75,19 @@ def load() -> str:
     found = _load().get("load", {})
     if not found:
         return "not run"
-    jitter, memory = found["jitter_ms"], found["memory_mb"] or {}
+    jitter, memory, states = found["jitter_ms"], found["memory_mb"] or {}, found["states_hz"]
+    rested = "-" if found["rest_share"] is None else f"{100 * found['rest_share']:.0f} % of the time"
     rows = [
         ("length", f"{found['seconds']:.0f} s"),
-        ("joint states published, wanted", f"{found['states_hz']['published']:.0f} Hz, {found['states_hz']['wanted']:.0f} Hz"),
+        ("joint states published, wanted", f"{states['published']:.0f} Hz, {states['wanted']:.0f} Hz"),
         ("cameras, 640 x 480", f"{found['camera_hz']['cameras']} at {found['camera_hz']['wanted']:.0f} Hz"),
         ("packets lost", f"{100 * found['lost_share']:.0f} %"),
         ("commands that the recorder saw, due", f"{found['commands']}, {found['expected_commands']:.0f}"),
         ("time between commands, off the period: median, 99th percentile, largest",
          ", ".join(f"{jitter[key]:.2f}" for key in ("p50", "p99", "max")) + " ms" if jitter else "-"),
-        ("the arm was told to stand", "-" if found["rest_share"] is None else f"{100 * found['rest_share']:.0f} % of the time"),
+        ("the arm was told to stand", rested),
         ("bridge without its planner", f"{100 * found['bridge_share_of_a_core']:.0f} % of a core"),
+        ("late ticks, 99th percentile, by the bridge's own count", f"{found['bridge_says_jitter_p99_ms']} ms"),
         ("memory of the bridge: at first, at last, growth of the last quarter's mean",
          ", ".join(f"{memory[key]:.1f}" for key in ("first", "last", "growth")) + " MB" if memory else "-"),
         ("violations", _count(found["violations"])),
@@ -100,8 +102,8 @@ def machine() -> str:
         return "not run"
     before, after = (found["load_average"][key][0] for key in ("before", "after"))
     return (
-        f"{1 / found['period_s']:.0f} commands a second. The load of the computer, in busy processes, was {before:.1f} before "
-        f"and {after:.1f} after."
+        f"{1 / found['period_s']:.0f} commands a second. The load of the computer, in busy processes, was {before:.1f} "
+        f"before and {after:.1f} after."
     )
 
 

@@ -154,7 +154,7 @@ def test_on_the_wire(tmp_path: Path) -> None:
 
 
 def test_where_commands_get_lost_a_gap_need_not_be_rest() -> None:
-    """Catches: three lost commands called a harsh start; a step that no number of lost commands explains called fine."""
+    """Catches: three lost commands called a harsh start; a step that no lost commands explain called fine."""
     fast, lossy = ramp([0.0, *SLOW, *[0.005] * 12]), dataclasses.replace(RULES, gap_periods=12.5)
     missing = [*fast[:28], *fast[32:]]
     assert "acceleration" in judged(*missing) and judged(*missing, rules=lossy) == {}

@@ -102,5 +102,5 @@ def _stopped(trace: Trace, target: str, at: float, again: float) -> tuple[bool, 
         rested, sent = trace.rested_at(at - 10 * PERIOD_S, again), trace.times[trace.times < again]
         return fine, [] if rested is None or not len(sent) else [rested - float(sent.max())]
     held = trace.held_from(at, again)
-    late = trace.late(at + (SOFT_S if target == "arm" else 0.0), again)
+    late = trace.late(at + SOFT_S, again)
     return held is not None and late <= 1, [] if held is None else [max(0.0, held - at)]

@@ -39,6 +39,7 @@ def run_load(out: Path, seed: int, minutes: float, say: Callable[[str], None]) -
         until = time.time()
         share = (stage.bridge.cpu_s - cpu_s) / max(until - since, 1e-9)
         found = stage.finish()
+        last = [line for _, line in stage.bridge.err if "jitter p99" in line] if hasattr(stage, "bridge") else []
     say(f"load: {until - since:.0f} s")
     trace = Trace.of(found)
     inside = (trace.times > since) & (trace.times < until)
@@ -46,7 +47,9 @@ def run_load(out: Path, seed: int, minutes: float, say: Callable[[str], None]) -
     states = sum(since < row[0] < until for row in found["states"])
     quarter = max(1, len(memory) // 4)
     return {
-        "seconds": until - since, "missed": missed, "jitter_ms": during.jitter_ms(), "period_s": PERIOD_S,
+        "seconds": until - since, "missed": missed, "jitter_ms": during.jitter_ms(),
+        "bridge_says_jitter_p99_ms": float(last[-1].split("jitter p99 ")[1].split()[0]) if last else None,
+        "period_s": PERIOD_S,
         "commands": len(during.times), "expected_commands": (until - since) / PERIOD_S,
         "states_hz": {"wanted": states_hz, "published": states / max(until - since, 1e-9)},
         "camera_hz": {"wanted": camera_hz, "cameras": 2}, "lost_share": LOST / 1000,

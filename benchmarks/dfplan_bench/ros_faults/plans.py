@@ -32,7 +32,7 @@ def along(t: Floats) -> Floats:
     triangle = np.where(quarter < 1, quarter, np.where(quarter < 3, 2 - quarter, quarter - 4))
     speed = SPEED * np.clip(SHARPNESS * triangle, -1.0, 1.0)
     way = np.concatenate([[0.0], np.cumsum((speed[1:] + speed[:-1]) / 2 * np.diff(grid))])
-    return np.interp(np.mod(t, TOUR_S), grid, way)
+    return np.asarray(np.interp(np.mod(t, TOUR_S), grid, way), dtype=np.float64)
 
 
 class Cruise:
@@ -64,7 +64,8 @@ class Cruise:
 
     def path(self, times: Floats) -> Floats:
         """Return positions (n, J)."""
-        return self.anchor + self.way * along(times - self.anchor_s)[:, None] * np.array(SHARES)
+        ways: Floats = self.way * along(times - self.anchor_s)[:, None] * np.array(SHARES)
+        return self.anchor + ways
 
     def tell(self, at: float | None = None) -> None:
         """Write down when it began."""

@@ -142,7 +142,7 @@ def suspend_arm(stage: Stage, s: Scenario, rounds: int, _: np.random.Generator) 
     """Stop the far side's process for a while."""
     begin(stage, s)
     played = Played()
-    for _ in range(rounds):
+    for _round in range(rounds):
         since = stage.arm.signal(signal.SIGSTOP)
         rest(s.lasts_s)
         gone = stage.arm.signal(signal.SIGCONT)
@@ -156,18 +156,18 @@ def restart_bridge(stage: Stage, s: Scenario, rounds: int, _: np.random.Generato
     killed = stage.bridge.signal(signal.SIGKILL)
     stage.start_bridge()
     stage.cruising(killed + 0.2, 40)
-    return Played(check=lambda trace: bumpless(trace, killed))
+    return Played(check=lambda trace: bumpless(trace, killed + 10 * PERIOD_S))
 
 
-def bumpless(trace: Trace, killed: float) -> tuple[bool, str, list[float]]:
-    """Compare the first command after a restart with the measured arm."""
-    after = np.flatnonzero(trace.times > killed + 10 * PERIOD_S)
+def bumpless(trace: Trace, since: float) -> tuple[bool, str, list[float]]:
+    """Compare the first command after a time with the measured arm."""
+    after = np.flatnonzero(trace.times > since)
     if not len(after):
         return False, "no command after the restart", []
     first = int(after[0])
     _, places = trace.measured(trace.times[first] - 10 * PERIOD_S, trace.times[first])
     step = float(np.abs(trace.places[first] - places[-1]).max()) if len(places) else float("inf")
-    waited = trace.times[first] - killed
+    waited = trace.times[first] - since
     return step < 1e-3, f"first command {waited:.1f} s later, {step:.4f} rad from the arm", []
 
 
@@ -245,7 +245,7 @@ def full_disk(stage: Stage, s: Scenario, rounds: int, _: np.random.Generator) ->
         return os.stat(log).st_mtime
 
     played = ended(stage, s, fill, "--log", str(log), code=2)
-    ((_, until),) = played.windows
+    until = played.windows[0][1]
     played.windows = []
     played.check = lambda trace: (
         (from_s := trace.held_from(until - 5, until)) is not None and trace.count(from_s, until) > 10,

@@ -26,6 +26,10 @@ EXPECTED = {
     "fault": "FAULT: brake, hold until re-armed", "hold": "brake, hold until it is over", "goes on": "go on",
     "silent": "not one command",
 }  # fmt: skip
+NOTE = (
+    "Delays and jitter were taken beside whatever else the computer did, see load_average: deadlines that were kept even "
+    "so, and no statement about an idle computer."
+)
 SPECIAL = {
     "restart_bridge": "begin again where the arm is", "kill_bridge": "at rest within two periods of the last command",
     "interrupt": "brake, hold, end", "terminate": "brake, hold, end", "full_disk": "brake, hold, end",
@@ -54,7 +58,7 @@ def run(
     if wanted is None or "load" in wanted:
         result["load"] = run_load(out / "load", seed, minutes or (0.2 if quick else 1.0), say)
     return {
-        **result, "rows": table, "period_s": PERIOD_S, "load_average": {"before": began, "after": os.getloadavg()},
+        "note": NOTE, **result, "rows": table, "period_s": PERIOD_S, "load_average": {"before": began, "after": os.getloadavg()},
         "headline": headline(table),
     }  # fmt: skip
 
@@ -192,8 +196,8 @@ def judge(s: Scenario, played: Played, found: dict[str, Any], reasons: list[str]
 def _held(s: Scenario, played: Played, trace: Trace) -> tuple[bool, list[str], list[float]]:
     """Look how soon each fault was answered, and that nothing moved after that.
 
-    In time means within what is allowed and a period, or with the second command that is sent after what is allowed: the
-    first one may have been computed before, and on a busy computer it is sent late.
+    In time means within what is allowed and a period, or with the second command that is sent after what is allowed:
+    the first one may have been computed before, and on a busy computer it is sent late.
     """
     delays, good, moved = list[float](), True, 0
     for since, until in played.windows:

@@ -73,8 +73,9 @@ class Trace:
     def rest_share(self, since_s: float, until_s: float) -> float:
         """Return the share of a span in which the arm was told to stand, or told nothing."""
         inside = (self.times > since_s) & (self.times < until_s)
-        moving = (np.abs(self.steps()[inside]) > 1e-6).any(axis=1)
-        return float(1.0 - moving.sum() * PERIOD_S / (until_s - since_s)) if len(moving) else 1.0
+        moving: NDArray[np.bool_] = np.any(np.abs(self.steps()[inside]) > 1e-6, axis=1)
+        since_last = np.minimum(np.diff(self.times, prepend=self.times[:1])[inside], GAP_S)
+        return float(1.0 - since_last[moving].sum() / (until_s - since_s)) if len(moving) else 1.0
 
     def highest(self, since_s: float, until_s: float) -> float:
         """Return the largest position of any joint that was commanded in a span."""
@@ -91,7 +92,7 @@ class Trace:
             return "no commands"
         sent = (self.times[-1] - self.times[0]) / PERIOD_S
         gap = float(np.diff(self.times).max())
-        return f"{100 * (len(self.times) - 1) / sent:.0f} % of the commands arrive, {1e3 * gap:.0f} ms without one at worst"
+        return f"{100 * (len(self.times) - 1) / sent:.0f} % of the commands arrive, {1e3 * gap:.0f} ms without at worst"
 
     def jitter_ms(self) -> dict[str, float]:
         """Return how far the times between commands are from the period: median, 99th percentile, largest; in ms."""
