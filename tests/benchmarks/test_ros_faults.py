@@ -90,6 +90,27 @@ def test_a_brake_that_is_too_weak_is_no_hold() -> None:
     assert row(STOPS, found(places(100, harsh=0.5)))["verdict"] == "not held"
 
 
+def test_turning_round_is_no_hold() -> None:
+    """Catches: a joint that goes back, however slowly, taken for one that brakes."""
+    where = np.cumsum([0.0, 1.0, 1.0, -0.1, -0.05, 0.0])[:, None] * np.ones(len(JOINTS)) * ACCELERATION * PERIOD_S**2
+    assert Trace(np.arange(6) * PERIOD_S, where).held().tolist() == [True, False, False, False, False, True]
+
+
+def test_nothing_sent_is_nothing_moved() -> None:
+    """Catches: a fault in a pause, long after the last command, that could never be answered in time."""
+    trace = Trace.of(found(places(20)))
+    assert trace.held_from(3.0, 4.0) == 3.0 and trace.rest_share(3.0, 4.0) == 1.0 and trace.late(3.0, 4.0) == 0
+    assert trace.rest_share(0.1, 1.1) == pytest.approx(1 - 0.1 - 8 * PERIOD_S, abs=2 * PERIOD_S)
+
+
+def test_plans_beyond_the_limits_must_reach_them() -> None:
+    """Catches: a row on limits in which the arm never comes near one."""
+    beyond, whole = Scenario(17, "", "goes on", plan="beyond"), Played([(0.1, 1.6)])
+    where = places(160)
+    assert row(beyond, found(where), whole, ["RUN"])["verdict"] == "not held"
+    assert row(beyond, found(where + 2.88 - where.max()), whole, ["RUN"])["verdict"] == "held"
+
+
 def test_an_arm_that_never_stops_is_found() -> None:
     """Catches: a stream without any hold command counted as answered."""
     got = row(STOPS, found(places(180)))

@@ -27,8 +27,8 @@ EXPECTED = {
     "silent": "not one command",
 }  # fmt: skip
 NOTE = (
-    "Delays and jitter were taken beside whatever else the computer did, see load_average: deadlines that were kept even "
-    "so, and no statement about an idle computer."
+    "Delays and jitter were taken beside whatever else the computer did, see load_average: deadlines that were kept "
+    "even so, and no statement about an idle computer."
 )
 SPECIAL = {
     "restart_bridge": "begin again where the arm is", "kill_bridge": "at rest within two periods of the last command",
@@ -58,8 +58,8 @@ def run(
     if wanted is None or "load" in wanted:
         result["load"] = run_load(out / "load", seed, minutes or (0.2 if quick else 1.0), say)
     return {
-        "note": NOTE, **result, "rows": table, "period_s": PERIOD_S, "load_average": {"before": began, "after": os.getloadavg()},
-        "headline": headline(table),
+        "note": NOTE, **result, "rows": table, "period_s": PERIOD_S,
+        "load_average": {"before": began, "after": os.getloadavg()}, "headline": headline(table),
     }  # fmt: skip
 
 
