@@ -77,9 +77,10 @@ def session(
     while left and tries:
         tries -= 1
         spans, missed = _play_all(left, out, seed, rounds)
+        seen = _played(out)
         for s, (since, until, played, reasons) in spans.items():
             text = missed if s is list(spans)[-1] else ""
-            found[s.fault] = tell(judge(s, played, cut(_played(out), since, until), reasons, text), say)
+            found[s.fault] = tell(judge(s, played, cut(seen, since, until), reasons, text), say)
         left = left[len(spans) :]
     return found
 

@@ -35,6 +35,7 @@ class TickInput:
         writers: Who else writes commands.
         planner: What is wrong with the planner, "" if nothing.
         shutdown: Whether the program is to end.
+        silent_s: How long the robot has heard nothing, None if it is as long as since the last tick.
     """
 
     now_s: float
@@ -44,6 +45,7 @@ class TickInput:
     writers: int = 0
     planner: str = ""
     shutdown: bool = False
+    silent_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Core:
         seen = Seen(
             joints.position, joints.age_s, joints.broken, joints.still, given.readers, given.writers,
             self.signals.enabled(given.now_s), self.signals.switches.stop, self.signals.switches.asked_to_rearm(),
-            given.planner or self._planner(), given.shutdown,
+            given.planner or self._planner(), given.shutdown, given.silent_s,
         )  # fmt: skip
         before = self.state.mode
         self.state, decision = self.filter.step(given.now_s, self.state, seen, self.chunks.now(given.now_s))

@@ -106,6 +106,7 @@ class ControlLoop:
         self.decision: Decision | None = None
         self.setpoint: Setpoint | None = None
         self._stopping = False
+        self._sent = (-math.inf, 0.0)  # when the last command had been written, and how long after the one before
         self._told: tuple[float, Mode | None] = (-math.inf, None)
 
     def stop(self) -> None:
@@ -151,16 +152,30 @@ class ControlLoop:
         """Take one tick."""
         given = TickInput(
             now_s, self.backend.poll(now_s), self.planner.poll(now_s), self.backend.command_readers(),
-            self.backend.command_writers(), self.planner.problem(now_s), self._stopping,
+            self.backend.command_writers(), self.planner.problem(now_s), self._stopping, self._silent_s(now_s),
         )  # fmt: skip
+        before = self.setpoint
         self.decision, self.setpoint = self.core.tick(given)
         if self.setpoint is not None:
             self.backend.write(self.setpoint)
+            sent_s = self.clock.now()
+            self._sent = (sent_s, 0.0 if before is None else sent_s - self._sent[0])
         self.ticks += 1
         if self.log is not None:
             self.log.tick(given, self.decision, self.setpoint)
         self._ask(now_s)
         self._tell(now_s, self.decision)
+
+    def _silent_s(self, now_s: float) -> float | None:
+        """Return how long the robot has heard nothing; None if it is not being commanded.
+
+        That is not how long ago the last tick was: on a busy computer a command may leave long after its tick began. If
+        the last one came so late that the arm had stopped before it, this counts a tick later, less the period between.
+        """
+        if self.setpoint is None:
+            return None
+        sent_s, gap_s = self._sent
+        return max(now_s - sent_s, gap_s - self.core.config.period_s)
 
     def _ask(self, now_s: float) -> None:
         """Show the planner the newest observation, if it is idle and it is time."""
