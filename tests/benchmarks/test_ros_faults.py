@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,12 +15,12 @@ from numpy.typing import NDArray
 
 from dfplan_bench.ros_faults import table
 from dfplan_bench.ros_faults.kills import summary
-from dfplan_bench.ros_faults.plans import CHANGES, WAITS
+from dfplan_bench.ros_faults.plans import CHANGES, WAITS, Cruise
 from dfplan_bench.ros_faults.plays import DEADLY, NOT_HERE, PLAYS, Played, at_rest, bumpless, one_writer
 from dfplan_bench.ros_faults.robot import ACCELERATION, JOINTS, PERIOD_S, SPEED, rules
 from dfplan_bench.ros_faults.scenarios import SCENARIOS, SHORT, Scenario
 from dfplan_bench.ros_faults.spoil import FAULTS, Spoiler, State
-from dfplan_bench.ros_faults.stage import said
+from dfplan_bench.ros_faults.stage import Stage, said
 from dfplan_bench.ros_faults.verdict import GAP_S, Trace
 from dfplan_policies.ros.judge import Command, Judge, Rules
 
@@ -285,6 +286,23 @@ def test_kills_are_counted() -> None:
     braked = Trace.of(found(late_by(4)))
     assert summary(braked, [("planner", FAULT_S, 1.6)])["stopped"] == 1
     assert summary(Trace.of(found(late_by(9))), [("arm", FAULT_S, 1.6)])["stopped"] == 0
+
+
+def test_a_planner_misbehaves_each_time_it_is_told_to(tmp_path: Path) -> None:
+    """Catches: the same fault a second time, before a sound plan was made, of which nothing is told; the wrong fault."""
+    stage, trigger = Stage(tmp_path, 7), tmp_path / "trigger"
+    planner = Cruise(SimpleNamespace(options={"trigger": str(trigger)}))
+    seen: Any = SimpleNamespace(observed_s=time.monotonic(), command=np.zeros(len(JOINTS)), episode=0)
+    assert np.isfinite(planner.chunk(seen).positions).all()
+    for _ in range(2):
+        told = threading.Timer(0.05, lambda: bad.append(planner.chunk(seen)))
+        bad: list[Any] = []
+        told.start()
+        assert stage.misplan("nan") > 0
+        told.join()
+        assert np.isnan(bad[0].positions).any()
+        stage.plan_well()
+    assert np.isfinite(planner.chunk(seen).positions).all()
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ def run(
     Args:
         out: Run folder.
         seed: Of the moments.
-        quick: A handful of faults, each once in place of three times, 6 kills in place of 50.
+        quick: A handful of faults, each once in place of twice, 6 kills in place of 50.
         say: Where it says how it stands.
         rows: Parts, separated by commas: numbers of faults, ``kills``, ``load``; by default all.
         rate: Commands per second; at half the rate everything takes twice as long, for a computer that is busy.

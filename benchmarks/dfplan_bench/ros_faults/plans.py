@@ -78,7 +78,7 @@ class Cruise:
     def misbehave(self, chunk: Chunk) -> Chunk:
         """Do what the option says."""
         self.count += 1
-        how, positions = self.how, chunk.positions
+        how, positions = self.how.partition(" #")[0], chunk.positions
         ends_s = self.kept[-2].times_s[-1] + time.time() - time.monotonic()
         self.tell(ends_s if how == "later than its horizon" else None)
         if how in WAITS:

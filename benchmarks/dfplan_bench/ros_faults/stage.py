@@ -130,6 +130,7 @@ class Stage:
         for file in (self.trigger, self.trigger.with_suffix(".done"), self.verdict_file):
             file.unlink(missing_ok=True)
         self.processes: list[Process] = []
+        self.faults = 0
         self.lines: list[tuple[float, str]] = []
 
     def __enter__(self) -> Stage:
@@ -194,7 +195,8 @@ class Stage:
     def misplan(self, how: str) -> float:
         """Let the planner misbehave from now on; returns since when it does."""
         part, done = self.trigger.with_suffix(".new"), self.trigger.with_suffix(".done")
-        part.write_text(how)
+        self.faults += 1  # the same fault again is another one, even if no sound plan was made in between
+        part.write_text(f"{how} #{self.faults}")
         part.rename(self.trigger)
         wait(done.exists, 10, "the planner's fault")
         return float(done.read_text())

@@ -46,7 +46,7 @@ def run(
     chosen = [
         s for s in SCENARIOS if (str(s.number) in wanted if wanted is not None else s.fault in SHORT or not quick)
     ]
-    began, rounds = os.getloadavg(), 1 if quick else 3
+    began, rounds = os.getloadavg(), 1 if quick else 2
     found = session([s for s in chosen if shared(s)], out / "session", seed, rounds, say)
     for s in chosen:
         if s.fault not in found:
