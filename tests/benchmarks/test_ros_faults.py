@@ -289,18 +289,18 @@ def test_kills_are_counted() -> None:
 
 
 def test_a_planner_misbehaves_each_time_it_is_told_to(tmp_path: Path) -> None:
-    """Catches: the same fault a second time, before a sound plan was made, of which nothing is told; the wrong fault."""
+    """Catches: the same fault a second time, before a sound plan was made, of which nothing is told."""
     stage, trigger = Stage(tmp_path, 7), tmp_path / "trigger"
     planner = Cruise(SimpleNamespace(options={"trigger": str(trigger)}))
     seen: Any = SimpleNamespace(observed_s=time.monotonic(), command=np.zeros(len(JOINTS)), episode=0)
+    bad: list[Any] = []
     assert np.isfinite(planner.chunk(seen).positions).all()
-    for _ in range(2):
+    for k in range(2):
         told = threading.Timer(0.05, lambda: bad.append(planner.chunk(seen)))
-        bad: list[Any] = []
         told.start()
         assert stage.misplan("nan") > 0
         told.join()
-        assert np.isnan(bad[0].positions).any()
+        assert np.isnan(bad[k].positions).any()
         stage.plan_well()
     assert np.isfinite(planner.chunk(seen).positions).all()
 

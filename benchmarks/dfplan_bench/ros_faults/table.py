@@ -148,7 +148,7 @@ def play(s: Scenario, out: Path, seed: int, rounds: int) -> Row:
 
 def head(s: Scenario) -> Row:
     """Return what a row says before anything is run."""
-    expected = SPECIAL.get(s.play, EXPECTED[s.outcome])
+    expected = SPECIAL.get(s.play, EXPECTED[s.outcome]) if s.share else "go on, or hold while no plan is in time"
     return {"number": s.number, "fault": s.fault, "expected": expected, "allowed_s": s.allowed_s + PERIOD_S}
 
 
@@ -217,8 +217,8 @@ def _goes_on(s: Scenario, played: Played, trace: Trace) -> tuple[bool, list[str]
     if s.plan == "beyond":
         reached = max((trace.highest(since, until) for since, until in played.windows), default=-np.inf)
         words.append(f"came to {reached:.3f} rad, the limit is {UPPER:g}")
-        return share < 0.5 and reached > UPPER - 0.1, words, []
-    return share < 0.5, words, []
+        return share <= 1.0 - s.share and reached > UPPER - 0.1, words, []
+    return share <= 1.0 - s.share, words, []
 
 
 def _silent(s: Scenario, played: Played, trace: Trace) -> tuple[bool, list[str], list[float]]:

@@ -6,6 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, final
 
 import numpy as np
@@ -106,7 +107,7 @@ class ControlLoop:
         self.decision: Decision | None = None
         self.setpoint: Setpoint | None = None
         self._stopping = False
-        self._sent = (-math.inf, 0.0)  # when the last command had been written, and how long after the one before
+        self._sent_s = -math.inf  # when the last command had been written
         self._told: tuple[float, Mode | None] = (-math.inf, None)
 
     def stop(self) -> None:
@@ -154,12 +155,14 @@ class ControlLoop:
             now_s, self.backend.poll(now_s), self.planner.poll(now_s), self.backend.command_readers(),
             self.backend.command_writers(), self.planner.problem(now_s), self._stopping, self._silent_s(now_s),
         )  # fmt: skip
-        before = self.setpoint
+        moving = self.setpoint is not None
         self.decision, self.setpoint = self.core.tick(given)
+        if moving and self.clock.now() - self._sent_s > self.core.filter.settings.stall_s:
+            given = replace(given, withdrawn=True)
+            self.decision, self.setpoint = self.core.withdraw(self.decision)
         if self.setpoint is not None:
             self.backend.write(self.setpoint)
-            sent_s = self.clock.now()
-            self._sent = (sent_s, 0.0 if before is None else sent_s - self._sent[0])
+            self._sent_s = self.clock.now()
         self.ticks += 1
         if self.log is not None:
             self.log.tick(given, self.decision, self.setpoint)
@@ -169,13 +172,9 @@ class ControlLoop:
     def _silent_s(self, now_s: float) -> float | None:
         """Return how long the robot has heard nothing; None if it is not being commanded.
 
-        That is not how long ago the last tick was: on a busy computer a command may leave long after its tick began. If
-        the last one came so late that the arm had stopped before it, this counts a tick later, less the period between.
+        That is not how long ago the last tick was: on a busy computer a command may leave long after its tick began.
         """
-        if self.setpoint is None:
-            return None
-        sent_s, gap_s = self._sent
-        return max(now_s - sent_s, gap_s - self.core.config.period_s)
+        return None if self.setpoint is None else now_s - self._sent_s
 
     def _ask(self, now_s: float) -> None:
         """Show the planner the newest observation, if it is idle and it is time."""

@@ -44,6 +44,11 @@ class SafetySettings:
     stall_periods: float = 2.5
     needs_reader: bool = True
 
+    @property
+    def stall_s(self) -> float:
+        """Return the time without a command after which the arm has come to rest by itself."""
+        return self.stall_periods * self.period_s
+
 
 @dataclass(frozen=True, eq=False)
 class Seen:
@@ -145,7 +150,7 @@ class SafetyFilter:
             The next state, and what to send.
         """
         silent_s = now_s - state.tick_s if seen.silent_s is None else seen.silent_s
-        stalled = silent_s > self.settings.stall_periods * self.settings.period_s
+        stalled = silent_s > self.settings.stall_s
         if stalled:  # the arm has reached the last command and stands there
             state = replace(state, velocity=np.zeros_like(state.velocity), ramp=0.0)
         if target is not None and not _finite(target):
