@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import ros_tables
 import speed_tables
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -244,6 +245,7 @@ def fruit_swap() -> str:
 NAMES = (
     "cross", "rollout", "schedules", "likelihood", "corrupted", "five-questions", "forecasting", "cache", "acting",
     "speed", "speed-scores", "speed-training", "ogbench", "returns", "fruit-swap",
+    "ros-faults",
 )  # fmt: skip
 TABLES: dict[str, Callable[[], str]] = {
     "cross": cross,
@@ -263,5 +265,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "acting": acting,
     "likelihood": likelihood,
     **speed_tables.TABLES,
+    **ros_tables.TABLES,
     **{f"made-by-{name}": (lambda name=name: made_by(name)) for name in NAMES},  # type: ignore[misc]
 }

@@ -48,6 +48,9 @@ BENCHMARKS = {
         Benchmark("maze2d", "the whole table of maze2d: scores, the ladder of what each part is worth, references", 90),
         Benchmark("returns", "plans for reward from data of mixed quality, against the data and behaviour cloning", 40),
         Benchmark("fruit-swap", "the robot arm's fruit swap: memory, darkness, pushes, states and pictures", 120),
+        Benchmark(
+            "ros-faults", "the robot's bridge: every fault on the wire, by an independent recorder's verdict", 15
+        ),
         Benchmark("cache", "remembering a history against computing it again", 2),
         Benchmark("acting", "what a call of predict costs outside the network, by policy and batch size", 1),
         Benchmark("speed", "time per plan against three known designs, closed loop, horizon and batch curves", 15),

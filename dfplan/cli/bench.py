@@ -23,7 +23,7 @@ def bench(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here too.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Copy the figure here.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of torch; by default torch decides.")] = None,
-    rows: Annotated[str | None, typer.Option(help="maze2d: groups or names of rows, separated by commas.")] = None,
+    rows: Annotated[str | None, typer.Option(help="maze2d, ros-faults: groups or names of rows, with commas.")] = None,
     episodes: Annotated[int | None, typer.Option(help="maze2d: at most so many episodes per row.")] = None,
     workers: Annotated[int | None, typer.Option(help="maze2d: processes; one per core by default.")] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="maze2d: train the checkpoints first.")] = False,
@@ -31,6 +31,11 @@ def bench(
         list[str] | None,
         typer.Option(help="maze2d: a policy of your own, as for dfplan eval: sb3:FILE, py:MODULE:ATTRIBUTE ..."),
     ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="ros-faults: commands per second; fewer on a busy computer.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="ros-faults: how long the load lasts.")] = None,
+    kills: Annotated[int | None, typer.Option(help="ros-faults: how many there are.")] = None,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="maze2d: run the episodes on this Ray cluster (extra ray).")
     ] = None,
@@ -50,7 +55,7 @@ def bench(
     run, began = found.load(), time.perf_counter()
     options: dict[str, Any] = {
         "rows": rows, "policy": policy or None, "episodes": episodes, "workers": workers, "retrain": retrain or None,
-        "ray": ray,
+        "ray": ray, "rate": rate, "minutes": minutes, "kills": kills,
     }  # fmt: skip
     options = _accepted(name, run, {option: value for option, value in options.items() if value is not None})
     typer.echo(f"{name}: {found.claim} (about {found.minutes:g} minutes; run folder {out})", err=True)
@@ -70,7 +75,7 @@ def _accepted(name: str, run: Any, options: dict[str, Any]) -> dict[str, Any]:
     for option, value in options.items():
         if option not in known:
             raise ValueError(f"the benchmark {name!r} has no --{option}; leave it out")
-        if option in ("episodes", "workers") and value < 1:
+        if option in ("episodes", "workers", "rate", "kills") and value < 1:
             raise ValueError(f"--{option} must be at least 1, got {value}")
     return options
 

@@ -1,4 +1,11 @@
-"""An independent judge of commands: it looks only at what was written, and knows nothing of who wrote it."""
+"""An independent judge of commands in virtual time: it looks only at what was written, not at who wrote it.
+
+There is another one in `dfplan_policies.ros.judge`, on purpose. That one hears a wire, on which commands come late or
+not at all, so it follows every reading that explains them; it ships with the recorder, and `test_recorder.py` tests it.
+This one hears every command when it is sent and excuses nothing; it also knows where the simulated arm is, and asks
+that a start be there. Neither shares code with the other or with the safety filter: a mistake in one is not repeated in
+the other.
+"""
 
 from __future__ import annotations
 

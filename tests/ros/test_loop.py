@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 
 from dfplan_policies.ros.backends import BACKENDS, make_backend
 from dfplan_policies.ros.backends.sim import SimBackend
+from dfplan_policies.ros.core import TickInput
+from dfplan_policies.ros.judge import Command as WireCommand
+from dfplan_policies.ros.judge import Judge as WireJudge
+from dfplan_policies.ros.judge import Rules as WireRules
 from dfplan_policies.ros.modes import Mode
 from dfplan_policies.ros.record import Recorder, replay
 from dfplan_policies.ros.wire import Backend, ImageSample, JointSample
-from tests.ros.rig import Rig, Waves, config
+from tests.ros.rig import LIMITS, NAMES, Rig, Waves, config
 
 
 def test_deadlines_are_absolute_and_missed_ones_are_left_out() -> None:
@@ -34,6 +38,51 @@ def test_deadlines_are_absolute_and_missed_ones_are_left_out() -> None:
     assert np.allclose(numbers, np.round(numbers), atol=1e-6)
     assert (np.diff(numbers) > 0.5).all() and rig.loop.missed == 3
     assert rig.judge.breaches() == []
+
+
+class Busy:
+    """A computer that keeps a command back between its tick and the wire, and the loop after a tick; s, by number."""
+
+    def __init__(self, rig: Rig, before: dict[int, float], after: dict[int, float]) -> None:
+        self.rig, self.before, self.after, self.count = rig, before, after, 0
+        self._tick = rig.core.tick
+        rig.core.tick = self.tick  # type: ignore[method-assign]
+        limits = np.array([list(LIMITS[name].values()) for name in NAMES])
+        self.judge = WireJudge(WireRules(NAMES, *(tuple(column) for column in limits.T), rig.config.period_s))
+        rig.backend.heard.append(lambda t, s: self.judge.see(WireCommand(t, s.names, (tuple(s.position),))))
+
+    def tick(self, given: TickInput) -> Any:
+        decided = self._tick(given)
+        self.count += 1
+        self.rig.clock.now_s += self.before.get(self.count, 0.0)
+        return decided
+
+    def each(self, _: Any) -> None:
+        self.rig.clock.now_s += self.after.pop(self.count, 0.0)
+
+
+def test_a_stall_is_a_silence_on_the_wire_not_between_ticks() -> None:
+    # Catches: a hard stop because two ticks are far apart, though the commands were not: the first of them left late.
+    rig = Rig()
+    busy = Busy(rig, {200: 0.008}, {200: 0.018})
+    rig.loop.run(duration_s=4.0, each=busy.each)
+    assert rig.loop.missed == 2 and busy.judge.report()["ok"] and rig.judge.breaches() == []
+    assert not any("stalled" in text for _, text, _ in rig.backend.told)
+
+
+@pytest.mark.parametrize("late_s", [0.0141, 0.0171, 0.0271, 0.2031])
+def test_a_command_that_comes_too_late_is_withdrawn(late_s: float, tmp_path: Path) -> None:
+    # Catches: motion that goes on after the arm had stopped by itself, as a command was kept back after its tick; a
+    # stop where it had not; a replay that knows nothing of it.
+    rig = Rig()
+    busy = Busy(rig, {200: late_s}, {})
+    rig.loop.log = log = Recorder(tmp_path / "log.jsonl", rig.config)
+    rig.loop.run(duration_s=4.0)
+    log.close()
+    assert busy.judge.report()["counts"] == {} and rig.judge.breaches() == []
+    (late,) = np.flatnonzero(np.diff(rig.judge.times) > 0.0101)
+    stopped = np.array_equal(rig.judge.places[late], rig.judge.places[late + 1])
+    assert stopped == (late_s > 0.015) and replay(tmp_path / "log.jsonl").same
 
 
 def test_the_run_ends_at_rest_and_diagnostics_say_how_it_went() -> None:

@@ -24,8 +24,8 @@ def command(k: float, *position: float, **changes: Any) -> Command:
     return Command(100.0 + 0.01 * k, positions=(position,), **given | changes)
 
 
-def judged(*commands: Command) -> dict[str, int]:
-    judge = Judge(RULES)
+def judged(*commands: Command, rules: Rules = RULES) -> dict[str, int]:
+    judge = Judge(rules)
     for one in commands:
         judge.see(one)
     found: dict[str, int] = judge.report()["counts"]
@@ -92,6 +92,31 @@ def test_late_and_lost_commands_are_no_violation() -> None:
     assert "acceleration" in judged(*fast, command(400, 0.9, 1.8), command(401, 0.895, 1.79))
 
 
+def test_a_command_that_is_just_late_is_no_violation() -> None:
+    """Catches: a late command read as one before which others were lost: half the speed, and a harsh brake."""
+    fast = ramp([0.0, *SLOW, *[0.005] * 6])
+    late = [dataclasses.replace(one, sent_s=one.sent_s + (0.0 if k < 28 else 0.008)) for k, one in enumerate(fast)]
+    assert judged(*late) == {}
+    hard = ramp([0.0, *SLOW[:20]])  # at the limit all the time; every third command comes late
+    late_too = [
+        dataclasses.replace(one, sent_s=one.sent_s + (0.007 if k % 3 == 0 else 0.0)) for k, one in enumerate(hard)
+    ]
+    assert judged(*late_too) == {}
+    late[28] = dataclasses.replace(late[28], positions=((0.99, 1.98),))
+    assert {"velocity", "acceleration"} <= set(judged(*late))
+
+
+def test_after_two_periods_the_arm_may_have_come_to_rest() -> None:
+    """Catches: a bridge that begins anew from rest after a stall called harsh; a harsh start after it called fine."""
+    fast = ramp([0.0, *SLOW, 0.005])
+    place = fast[-1].positions[0][0]
+    for step, fine in ((0.0002, True), (0.0, True), (0.0021, False)):
+        new = command(len(fast) + 1.6, place + step, 2 * (place + step))
+        assert (judged(*fast, new) == {}) == fine, step
+    soon = command(len(fast) + 0.4, place, 2 * place)
+    assert "acceleration" in judged(*fast, soon)
+
+
 def test_rules_need_a_number_per_joint() -> None:
     """Catches: limits that are not those of the joints."""
     with pytest.raises(ValueError, match="velocity needs 2 numbers"):
@@ -126,3 +151,12 @@ def test_on_the_wire(tmp_path: Path) -> None:
     assert told["commands"] == 10 and told["writers"] == 1 and len(told["trace"]) == 10
     assert set(told["counts"]) == {"velocity", "acceleration"}
     assert told["trace"][-1][2] == [0.0, 1.5] and told["violations"][0]["joint"] == "b"
+
+
+def test_where_commands_get_lost_a_gap_need_not_be_rest() -> None:
+    """Catches: three lost commands called a harsh start; a step that no lost commands explain called fine."""
+    fast, lossy = ramp([0.0, *SLOW, *[0.005] * 12]), dataclasses.replace(RULES, gap_periods=12.5)
+    missing = [*fast[:28], *fast[32:]]
+    assert "acceleration" in judged(*missing) and judged(*missing, rules=lossy) == {}
+    missing[28] = dataclasses.replace(missing[28], positions=((0.3, 0.6),))
+    assert "velocity" in judged(*missing, rules=lossy)

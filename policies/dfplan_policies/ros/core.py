@@ -35,6 +35,8 @@ class TickInput:
         writers: Who else writes commands.
         planner: What is wrong with the planner, "" if nothing.
         shutdown: Whether the program is to end.
+        silent_s: How long the robot has heard nothing, None if it is as long as since the last tick.
+        withdrawn: Whether the command came about so late that the last one was repeated in its place.
     """
 
     now_s: float
@@ -44,6 +46,8 @@ class TickInput:
     writers: int = 0
     planner: str = ""
     shutdown: bool = False
+    silent_s: float | None = None
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class Core:
         self.filter = SafetyFilter(config.joint_limits(), config.used_limits(), config.safety(dry=dry))
         self.state, self.chunks = SafetyState(), ChunkBuffer(config.chunks())
         self.stats, self.counts, self.episode = PlanStats(), Counter[str](), 0
-        self._bad = 0
+        self._bad, self._before = 0, self.state
         self.age_s = float("inf")
 
     def tick(self, given: TickInput) -> tuple[Decision, Setpoint | None]:
@@ -94,11 +98,25 @@ class Core:
         seen = Seen(
             joints.position, joints.age_s, joints.broken, joints.still, given.readers, given.writers,
             self.signals.enabled(given.now_s), self.signals.switches.stop, self.signals.switches.asked_to_rearm(),
-            given.planner or self._planner(), given.shutdown,
+            given.planner or self._planner(), given.shutdown, given.silent_s,
         )  # fmt: skip
-        before = self.state.mode
+        self._before = self.state
         self.state, decision = self.filter.step(given.now_s, self.state, seen, self.chunks.now(given.now_s))
-        self._follow_mode(before, decision.mode)
+        self._follow_mode(self._before.mode, decision.mode)
+        if given.withdrawn:
+            return self.withdraw(decision)
+        return decision, self._setpoint(decision)
+
+    def withdraw(self, decision: Decision) -> tuple[Decision, Setpoint | None]:
+        """Take the last tick's step back, as the arm has stopped by itself before it could be sent: stay at the command
+        before, at rest.
+        """
+        command = self._before.command
+        if command is None or self.state.command is None or decision.command is None:
+            return decision, self._setpoint(decision)
+        rest = np.zeros_like(command)
+        self.state = replace(self.state, command=command, velocity=rest, ramp=0.0)
+        decision = replace(decision, command=command, velocity=rest)
         return decision, self._setpoint(decision)
 
     def _follow_mode(self, before: Mode, now: Mode) -> None:

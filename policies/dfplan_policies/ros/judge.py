@@ -12,6 +12,7 @@ from typing import Any, final
 KEPT = 100  # violations that are told one by one
 ROUNDING = 1e-6  # of a limit, for sums of floats
 GAP_PERIODS = 3.5  # without a command for longer the arm has stopped by itself
+REST_PERIODS = 2.0  # without a command for longer it may have: a command is to be reached within two periods
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Rules:
     """rad/s^2 or m/s^2."""
     period_s: float
     """Time between two commands."""
+    gap_periods: float = GAP_PERIODS
+    """Without a command for longer the arm counts as at rest; more where commands get lost on the way to the judge."""
 
     def __post_init__(self) -> None:
         """Check the lengths.
@@ -62,12 +65,25 @@ class Command:
     """s from start, one per point; empty for an array."""
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """Hold one way to read a step: over how many periods it went, what that needs, and the largest share of a limit."""
+
+    count: int
+    velocity: tuple[float, ...]
+    acceleration: tuple[float, ...]
+    share: float
+
+
 @final
 class Judge:
     """See commands one after the other.
 
     A step between two commands may be as long as the velocity limit allows in the time between them, counted in whole
-    periods; the change of the step as large as the acceleration limit allows in a period. After a gap of more than 3.5
+    periods; the change of the step as large as the acceleration limit allows in a period. Whether a command that comes
+    late is just late, or others before it were lost, cannot be told from it: every way to read it
+    is followed, after more than two periods also that the arm stood still before it; it is a violation if it is one in
+    each of them. After a gap of more than 3.5
     periods the arm counts as at rest where it was told to be, and the next command may be anywhere within the limits.
 
     Args:
@@ -86,8 +102,7 @@ class Judge:
         self.first_s = self.last_s = self.last_move_s = 0.0
         self.worst = {"velocity": 0.0, "acceleration": 0.0}
         self._last: tuple[float, ...] | None = None
-        self._speed: tuple[float, ...] | None = None
-        self._count = 1
+        self._speeds: list[tuple[tuple[float, ...], int]] = []
 
     def see(self, command: Command) -> None:
         """Judge one command."""
@@ -152,22 +167,34 @@ class Judge:
 
     def _motion(self, command: Command, position: Sequence[float], dt_s: float) -> None:
         here = tuple(position)
-        last, speed, period = self._last, self._speed, self.rules.period_s
+        last, period = self._last, self.rules.period_s
         self._last = here
         if last is not None and here != last:
             self.last_move_s = command.sent_s
-        if last is None or dt_s > GAP_PERIODS * period:
-            self._speed, self._count = (0.0,) * len(here), 1
+        rest = [((0.0,) * len(here), 1)]
+        if last is None or dt_s > self.rules.gap_periods * period:
+            self._speeds = rest
             return
-        count = max(1, round(dt_s / period))
-        now = tuple((b - a) / (count * period) for a, b in zip(last, here, strict=True))
-        self._limit("velocity", command, now, self.rules.velocity)
-        if speed is not None:
-            # Over several periods the mean speeds of two steps are that much further apart.
-            apart_s = period * (self._count + count) / 2
-            change = tuple((b - a) / apart_s for a, b in zip(speed, now, strict=True))
-            self._limit("acceleration", command, change, self.rules.acceleration)
-        self._speed, self._count = now, count
+        before = self._speeds + (rest if dt_s > REST_PERIODS * period else [])
+        counts = range(1, max(1, round(dt_s / period)) + 1)
+        readings = [self._read(last, here, count, *speed) for count in counts for speed in before]
+        best = min(readings, key=lambda reading: reading.share)
+        self._limit("velocity", command, best.velocity, self.rules.velocity)
+        self._limit("acceleration", command, best.acceleration, self.rules.acceleration)
+        fine = [reading for reading in readings if reading.share <= 1 + ROUNDING] or [best]
+        self._speeds = list({reading.count: (reading.velocity, reading.count) for reading in fine}.values())
+
+    def _read(
+        self, last: Sequence[float], here: Sequence[float], count: int, speed: Sequence[float], before: int
+    ) -> _Reading:
+        """Read a step as one of so many periods, after one of `before` periods."""
+        # Over several periods the mean speeds of two steps are that much further apart.
+        apart_s = self.rules.period_s * (before + count) / 2
+        now = tuple((b - a) / (count * self.rules.period_s) for a, b in zip(last, here, strict=True))
+        change = tuple((b - a) / apart_s for a, b in zip(speed, now, strict=True))
+        limits = (*self.rules.velocity, *self.rules.acceleration)
+        share = max(abs(value) / limit for value, limit in zip((*now, *change), limits, strict=True))
+        return _Reading(count, now, change, share)
 
     def _limit(self, kind: str, command: Command, values: Sequence[float], limits: Sequence[float]) -> None:
         for joint, value, limit in zip(self.rules.names, values, limits, strict=True):

@@ -6,6 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, final
 
 import numpy as np
@@ -113,6 +114,7 @@ class ControlLoop:
         self.decision: Decision | None = None
         self.setpoint: Setpoint | None = None
         self._stopping = False
+        self._sent_s = -math.inf  # when the last command had been written
         self._told: tuple[float, Mode | None] = (-math.inf, None)
 
     def stop(self) -> None:
@@ -158,16 +160,28 @@ class ControlLoop:
         """Take one tick."""
         given = TickInput(
             now_s, self.backend.poll(now_s), self.planner.poll(now_s), self.backend.command_readers(),
-            self.backend.command_writers(), self.planner.problem(now_s), self._stopping,
+            self.backend.command_writers(), self.planner.problem(now_s), self._stopping, self._silent_s(now_s),
         )  # fmt: skip
+        moving = self.setpoint is not None
         self.decision, self.setpoint = self.core.tick(given)
+        if moving and self.clock.now() - self._sent_s > self.core.filter.settings.stall_s:
+            given = replace(given, withdrawn=True)
+            self.decision, self.setpoint = self.core.withdraw(self.decision)
         if self.setpoint is not None:
             self.backend.write(self.setpoint)
+            self._sent_s = self.clock.now()
         self.ticks += 1
         if self.log is not None:
             self.log.tick(given, self.decision, self.setpoint)
         self._ask(now_s)
         self._tell(now_s, self.decision)
+
+    def _silent_s(self, now_s: float) -> float | None:
+        """Return how long the robot has heard nothing; None if it is not being commanded.
+
+        That is not how long ago the last tick was: on a busy computer a command may leave long after its tick began.
+        """
+        return None if self.setpoint is None else now_s - self._sent_s
 
     def _ask(self, now_s: float) -> None:
         """Show the planner the newest observation, if it is idle and it is time."""

@@ -47,6 +47,8 @@ class Recorder:
         row |= {"s": [_pack_sample(s) for s in given.samples]} if given.samples else {}
         row |= {"r": _pack_reply(given.reply)} if given.reply is not None else {}
         row |= {"n": [given.readers, given.writers], "p": given.planner, "x": given.shutdown}
+        row |= {"q": given.silent_s} if given.silent_s is not None else {}
+        row |= {"w": True} if given.withdrawn else {}
         row |= {"c": setpoint.position.tolist(), "g": setpoint.gripper} if setpoint is not None else {}
         row |= {"why": decision.reason} if decision.reason else {}
         self._write(row)
@@ -197,4 +199,6 @@ def _unpack_reply(row: list[Any]) -> Reply:
 def _unpack_tick(row: Mapping[str, Any]) -> TickInput:
     samples = tuple(_unpack_sample(sample) for sample in row.get("s", ()))
     reply = _unpack_reply(row["r"]) if "r" in row else None
-    return TickInput(row["t"], samples, reply, row["n"][0], row["n"][1], row["p"], row["x"])
+    return TickInput(
+        row["t"], samples, reply, row["n"][0], row["n"][1], row["p"], row["x"], row.get("q"), row.get("w", False)
+    )

@@ -31,7 +31,7 @@ class SafetySettings:
         tracking_error: rad or m; distance between command and measurement that is a fault; infinite for a dry run.
         ramp_s: Time in which the speed limit grows from 0 to its value.
         hold_s: How long a command at rest is repeated before it counts as rest, and before a fault falls silent.
-        stall_periods: Periods without a tick after which the arm has come to rest by itself.
+        stall_periods: Periods without a command after which the arm has come to rest by itself.
         needs_reader: Whether somebody must listen to the commands; not in a dry run.
     """
 
@@ -43,6 +43,11 @@ class SafetySettings:
     hold_s: float = 0.5
     stall_periods: float = 2.5
     needs_reader: bool = True
+
+    @property
+    def stall_s(self) -> float:
+        """Return the time without a command after which the arm has come to rest by itself."""
+        return self.stall_periods * self.period_s
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +66,7 @@ class Seen:
         rearm: Whether the operator asks to re-arm at this tick.
         planner: What is wrong with the planner, "" if nothing.
         shutdown: Whether the program is to end.
+        silent_s: How long the robot has heard nothing, None if it is as long as since the last tick.
     """
 
     position: Floats | None = None
@@ -74,6 +80,7 @@ class Seen:
     rearm: bool = False
     planner: str = ""
     shutdown: bool = False
+    silent_s: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +149,8 @@ class SafetyFilter:
         Returns:
             The next state, and what to send.
         """
-        stalled = now_s - state.tick_s > self.settings.stall_periods * self.settings.period_s
+        silent_s = now_s - state.tick_s if seen.silent_s is None else seen.silent_s
+        stalled = silent_s > self.settings.stall_s
         if stalled:  # the arm has reached the last command and stands there
             state = replace(state, velocity=np.zeros_like(state.velocity), ramp=0.0)
         if target is not None and not _finite(target):
