@@ -56,6 +56,7 @@ def evaluate_command(
     missing: arm.Missing = None,
     missing_level: arm.MissingLevel = None,
     temperature: arm.Temperature = None,
+    candidates: arm.Candidates = None,
     videos: arm.Videos = None,
     num_envs: Annotated[int, typer.Option(help="Environments side by side in each process.")] = 8,
     workers: Annotated[int, typer.Option(help="Processes; timings mean something with 1 only.")] = 1,
@@ -89,6 +90,7 @@ def evaluate_command(
         missing=missing,
         missing_level=missing_level,
         temperature=temperature,
+        candidates=candidates,
     )
     made_with = arm.env_options(env_id, obs, image_size, occlude, push, distractors)
     if obs == "image" and checkpoint is None:

@@ -29,6 +29,9 @@ MissingLevel = Annotated[
 Temperature = Annotated[
     float | None, typer.Option(help="episode: noise that actions are sampled from; 1 is the data's law, 0 no chance.")
 ]
+Candidates = Annotated[
+    int | None, typer.Option(min=1, help="episode: blocks of actions to choose the most usual one from.")
+]
 Videos = Annotated[int | None, typer.Option(help="Arm: episodes to film (2), failures first.")]
 ARMS = ("fruit-swap", "arm-")
 

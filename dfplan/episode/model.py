@@ -91,8 +91,11 @@ class EpisodeModel:
         token[:, 0, self.spec.obs_dim :] = self.norm.act(actions.to(self.device).float()).flatten(1)
         return self._append(memory, token, k, draw, 1)
 
-    def next_actions(self, memory: Any, draw: Draw, temperature: float = 1.0) -> Tensor:
+    def next_actions(self, memory: Any, draw: Draw, temperature: float = 1.0, candidates: int = 1) -> Tensor:
         """Sample the actions (B, F, A) of the next block.
+
+        Of several candidates the one is taken that has others nearest, the mode as far as samples show it: a single
+        sample may be an odd one, and between two things that could be done there is no candidate.
 
         Args:
             memory: The episode so far; it must end with an observation.
@@ -100,12 +103,16 @@ class EpisodeModel:
             temperature: Standard deviation of the noise that sampling begins with, at least 0. 1 samples the data's
                 law; less keeps to what is likely (low-temperature sampling; compare arXiv 2211.15657), and 0 gives the
                 same actions whatever ``draw`` is.
+            candidates: N, at least 1, sampled for each element of the batch.
 
         Raises:
-            ValueError: If the temperature is below 0, or it is an observation's turn.
+            ValueError: If the temperature is below 0, there is no candidate, or it is an observation's turn.
         """
         check_temperature(temperature)
-        x = self._sample(memory, draw, 1, temperature)[:, 0, self.spec.obs_dim :]
+        if candidates < 1:
+            raise ValueError(f"candidates must be at least 1, got {candidates}")
+        x = self._sample(memory, draw, 1, temperature, candidates)[:, 0, self.spec.obs_dim :]
+        x = densest(x.reshape(-1, candidates, x.shape[1]))
         return self.norm.act_back(x.reshape(len(x), self.spec.stride, self.spec.act_dim))
 
     def next_observation(self, memory: Any, draw: Draw, temperature: float = 1.0) -> Tensor:
@@ -171,9 +178,10 @@ class EpisodeModel:
         with torch.no_grad():
             return remember(self.model, token, levels, Cond(tokens=torch.tensor([position]), memory=memory))
 
-    def _sample(self, memory: Any, draw: Draw, part: int, temperature: float = 1.0) -> Tensor:
+    def _sample(self, memory: Any, draw: Draw, part: int, temperature: float = 1.0, repeats: int = 1) -> Tensor:
         position = self._position(memory, part)
-        batch = 1 if memory is None else _rows(memory)
+        batch = repeats * (1 if memory is None else _rows(memory))
+        memory = memory.repeat(repeats) if memory is not None and repeats > 1 else memory
         mask = self._mask[position : position + 1]
         x = draw(torch.zeros(batch, 1, self.spec.width, device=self.device)) * mask * temperature
         S = make_schedule("full_sequence", 1, self.levels, steps=self.steps)
@@ -190,6 +198,15 @@ class EpisodeModel:
         if position >= self.spec.tokens:
             raise ValueError(f"the layout ends after {self.spec.blocks} blocks; train with a larger horizon")
         return position
+
+
+def densest(points: Tensor) -> Tensor:
+    """Return, of points (B, N, D), those (B, D) whose nearest quarter of the others is nearest on average."""
+    N = points.shape[1]
+    if N == 1:
+        return points[:, 0]
+    near = torch.cdist(points, points).sort(-1).values[..., 1 : 1 + max(1, N // 4)].mean(-1)
+    return points[torch.arange(len(points), device=points.device), near.argmin(-1)]
 
 
 def check_temperature(temperature: float) -> None:

@@ -59,6 +59,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
             missing (the data's mean) and trusts it, as if nobody had noticed.
         missing_level: The level, as a share of K in (0, 1], that it is labelled with.
         temperature: Of sampled actions, and of what is filled in; see `dfplan.episode.EpisodeModel.next_actions`.
+        candidates: Blocks of actions that are sampled to choose the most usual one from.
 
     Raises:
         ValueError: If a choice is unknown or a number out of range.
@@ -68,7 +69,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
 
     def __init__(
         self, model: Any, *, seed: int = 0, steps: int | None = None, missing: str = "predicted",
-        missing_level: float = 0.3, temperature: float = 0.4,
+        missing_level: float = 0.3, temperature: float = 0.7, candidates: int = 16,
     ) -> None:  # fmt: skip
         if missing not in ("predicted", "clean"):
             raise ValueError(f"missing must be 'predicted' or 'clean', got {missing!r}")
@@ -78,7 +79,9 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         self.seed, self.missing, self.steps = seed, missing, self.model.steps
         self.spaces = model.spaces
         check_temperature(temperature)
-        self.temperature = temperature
+        if candidates < 1:
+            raise ValueError(f"candidates must be at least 1, got {candidates}")
+        self.temperature, self.candidates = temperature, candidates
         self.level = max(1, round(missing_level * model.levels))
 
     @property
@@ -93,6 +96,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
             "missing_level": self.level,
             "steps": self.steps,
             "temperature": self.temperature,
+            "candidates": self.candidates,
         }
 
     def _columns(self, observation: Observation) -> tuple[Observation, bool | None]:
@@ -138,7 +142,9 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
                 f"the episode is longer than the {self.model.spec.steps} steps of the model's memory; train with a "
                 "larger horizon, or end episodes earlier"
             )
-        chunk = self.limited(self.model.next_actions(past, draw, self.temperature)[0].double().cpu().numpy())
+        chunk = self.limited(
+            self.model.next_actions(past, draw, self.temperature, self.candidates)[0].double().cpu().numpy()
+        )
         return replace(
             memory, past=past, chunk=chunk, at=0, draws=memory.draws + 1, evaluations=evaluations + 1 + self.steps
         )  # fmt: skip
@@ -154,7 +160,9 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         seen, k = self._filled(past, observation, gaps, draw) if gaps.any() else (observation, 0)
         evaluations += self.steps if k and past is not None else 0
         past = self.model.seen(past, torch.as_tensor(seen[None]), k, draw)
-        chunk = self.limited(self.model.next_actions(past, draw, self.temperature)[0].double().cpu().numpy())
+        chunk = self.limited(
+            self.model.next_actions(past, draw, self.temperature, self.candidates)[0].double().cpu().numpy()
+        )
         recent = (*memory.recent, (seen, k, chunk))[-max(1, blocks - 1) :]
         return replace(
             memory, chunk=chunk, at=0, draws=memory.draws + 1, evaluations=evaluations + 1 + self.steps, recent=recent

@@ -17,6 +17,7 @@ from torch import Tensor
 from dfplan import DFPlanner
 from dfplan.checkpoint import load_checkpoint, save_checkpoint, tensor_digest
 from dfplan.episode import EpisodeModel, EpisodeSpec
+from dfplan.episode.model import densest
 from dfplan.models import Cond, TransformerConfig
 from dfplan.noise import normal_like, reverse_step
 from dfplan.schedule import make_schedule
@@ -128,6 +129,37 @@ def test_temperature_scales_the_noise_that_actions_are_sampled_from(kind: str) -
     for wrong in (-0.1, math.nan, math.inf):
         with pytest.raises(ValueError, match="temperature must be at least 0"):
             model.next_actions(memory, draws(1, 2, 3), wrong)
+
+
+def test_the_densest_point_has_neighbours() -> None:
+    # Catches: the mean, the median or the first taken instead; a point that counts as its own neighbour; rows mixed.
+    crowd = torch.tensor([[5.0, 5.0], [5.1, 5.0], [5.0, 5.1], [5.1, 5.1]])
+    few = torch.tensor([[-4.0, 0.0], [-4.4, 0.0], [0.0, 9.0], [-9.0, 3.0]])
+    both = torch.stack([torch.cat([few, crowd]), torch.cat([crowd, few])])
+    found = densest(both)
+    assert found.shape == (2, 2) and all(any(torch.equal(row, point) for point in crowd) for row in found)
+    assert torch.equal(densest(both[:, :1]), both[:, 0])
+
+
+@every
+def test_of_several_candidates_the_most_usual_one_is_taken(kind: str) -> None:
+    # Catches: candidates of another past or of other elements of the batch, a choice that is made in another order.
+    model, (seen, done) = MODELS[kind], told()
+    memory, drawn = past(model, seen, done, 2), list[torch.Tensor]()
+
+    def draw(like: torch.Tensor) -> torch.Tensor:
+        drawn.append(torch.randn(like.shape, generator=torch.Generator().manual_seed(5)))
+        return drawn[-1]
+
+    found = model.next_actions(memory, draw, 0.8, 4)
+    singles = []
+    for i in range(4):
+        singles.append(model.next_actions(memory, lambda like, i=i: drawn[0][i::4], 0.8))
+    each = torch.stack(singles, 1)  # (3, 4, F, A)
+    expected = densest(model.norm.act(each).flatten(2)).reshape(3, SPEC.stride, SPEC.act_dim)
+    torch.testing.assert_close(found, model.norm.act_back(expected), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="candidates must be at least 1, got 0"):
+        model.next_actions(memory, draw, 1.0, 0)
 
 
 # ---- what no answer may depend on

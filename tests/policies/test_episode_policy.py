@@ -60,21 +60,24 @@ class Spy:
 # ---- acting
 
 
+CHOICE = {"temperature": 0.9, "candidates": 5}
+
+
 def test_it_does_what_the_model_says_after_all_that_was_seen_and_done() -> None:
     # Catches: an observation of the wrong step, one looked at between two blocks, actions remembered that were not
     # executed (before they were clipped), steps of a block in another order, draws of another stream.
-    actions, state = run(EpisodePolicy(MODEL, seed=7, temperature=0.7), SEEN[:, :1])
+    actions, state = run(EpisodePolicy(MODEL, seed=7, **CHOICE), SEEN[:, :1])
     memory = None
     for block in range(STEPS // SPEC.stride):
         draw = normal_like(stream(7, 0, block))
         memory = MODEL.seen(memory, torch.as_tensor(SEEN[block * SPEC.stride, :1]))
-        chunk = MODEL.next_actions(memory, draw, 0.7).clamp(-1, 1)
+        chunk = MODEL.next_actions(memory, draw, 0.9, 5).clamp(-1, 1)
         np.testing.assert_allclose(actions[block * SPEC.stride : (block + 1) * SPEC.stride, 0], chunk[0], atol=1e-4)
         memory = MODEL.done(memory, chunk)
     assert np.abs(actions).max() == 1.0  # clipping matters
     blind = SEEN.copy()
     blind[1 :: SPEC.stride] += 9
-    np.testing.assert_array_equal(run(EpisodePolicy(MODEL, seed=7, temperature=0.7), blind[:, :1])[0], actions)
+    np.testing.assert_array_equal(run(EpisodePolicy(MODEL, seed=7, **CHOICE), blind[:, :1])[0], actions)
     assert state.episodes == (0,) and state.memories[0].draws == 4
 
 
@@ -175,7 +178,7 @@ def test_missing_columns_are_predicted_and_labelled() -> None:
     actions, _ = run(policy, seen)
     (first, k0), (chunk, ka), (filled, k), _, (last, k2) = spy.told
     memory = MODEL.done(MODEL.seen(None, torch.as_tensor(seen[0])), torch.as_tensor(chunk[None]))
-    expected = MODEL.next_observation(memory, normal_like(stream(0, 0, 1)), 0.4)[0]
+    expected = MODEL.next_observation(memory, normal_like(stream(0, 0, 1)), 0.7)[0]
     np.testing.assert_allclose(filled, [seen[2, 0, 0], *expected[1:]], rtol=1e-4, atol=1e-5)
     assert (k0, ka, k, k2) == (0, 0, 6, 0) and policy.resolved()["missing_level"] == 6
     np.testing.assert_allclose(first, seen[0, 0])
@@ -249,6 +252,8 @@ def test_the_memory_ends_with_the_layout() -> None:
 
 @pytest.mark.parametrize(("options", "text"), [
     ({"missing": "ignored"}, "missing must be 'predicted' or 'clean', got 'ignored'"),
+    ({"temperature": -0.1}, "temperature must be at least 0, got -0.1"),
+    ({"candidates": 0}, "candidates must be at least 1, got 0"),
     ({"missing_level": 0.0}, r"must lie in \(0, 1\], got 0.0"),
     ({"missing_level": 1.5}, "must lie in"),
 ])  # fmt: skip
