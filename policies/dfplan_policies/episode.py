@@ -69,7 +69,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
 
     def __init__(
         self, model: Any, *, seed: int = 0, steps: int | None = None, missing: str = "predicted",
-        missing_level: float = 0.3, temperature: float = 0.7, candidates: int = 16,
+        missing_level: float = 0.3, temperature: float = 0.5, candidates: int = 16,
     ) -> None:  # fmt: skip
         if missing not in ("predicted", "clean"):
             raise ValueError(f"missing must be 'predicted' or 'clean', got {missing!r}")
