@@ -115,13 +115,45 @@ class EpisodeModel:
         x = densest(x.reshape(-1, candidates, x.shape[1]))
         return self.norm.act_back(x.reshape(len(x), self.spec.stride, self.spec.act_dim))
 
-    def next_observation(self, memory: Any, draw: Draw, temperature: float = 1.0) -> Tensor:
+    def next_observation(
+        self, memory: Any, draw: Draw, temperature: float = 1.0, known: Tensor | None = None
+    ) -> Tensor:
         """Sample the observation (B, O) after the actions that were appended last: the world model.
 
-        ``temperature`` is as in `next_actions`.
+        Args:
+            memory: The episode so far; it must end with actions.
+            draw: Source of noise.
+            temperature: As in `next_actions`.
+            known: (B, O), what is known of it already, NaN where nothing is: the rest is sampled to fit. At every
+                reverse step the known numbers are put in place, noised to the level of the token (imputation).
+
+        Raises:
+            ValueError: If a number or shape is wrong, or it is not an observation's turn.
         """
         check_temperature(temperature)
-        return self.norm.obs_back(self._sample(memory, draw, 0, temperature)[:, 0, : self.spec.obs_dim])
+        if known is None:
+            return self.norm.obs_back(self._sample(memory, draw, 0, temperature)[:, 0, : self.spec.obs_dim])
+        self._check("known", known, memory, (self.spec.obs_dim,))
+        return self._filled_in(memory, draw, temperature, known.to(self.device))
+
+    def _filled_in(self, memory: Any, draw: Draw, temperature: float, known: Tensor) -> Tensor:
+        position, told = self._position(memory, 0), ~torch.isnan(known)
+        S = make_schedule("full_sequence", 1, self.levels, steps=self.steps)
+        clean = torch.zeros(len(known), 1, self.spec.width, device=self.device)
+        clean[:, 0, : self.spec.obs_dim] = self.norm.obs(torch.nan_to_num(known).float())
+        given = torch.zeros_like(clean, dtype=torch.bool)
+        given[:, 0, : self.spec.obs_dim] = told
+        mask = self._mask[position : position + 1]
+        noise = draw(torch.zeros_like(clean)) * mask
+        x = noise * temperature
+        for row in range(len(S) - 1):
+            level = S[row].to(self.device).expand(len(x), 1)
+            x = torch.where(given, add_noise(clean, level, noise, self.model.alpha_bar), x)
+            x = sample(
+                self.model, S[row : row + 2], x, alpha_bar=self.model.alpha_bar, tokens=torch.tensor([position]),
+                order=torch.arange(1), causal=True, draw=draw, mask=mask, memory=memory, finish=row == len(S) - 2,
+            ).x  # fmt: skip
+        return torch.where(told, known, self.norm.obs_back(x[:, 0, : self.spec.obs_dim]).to(known))
 
     def imagine(
         self, memory: Any, blocks: int, draw: Draw, actions: Tensor | None = None, k_small: int = 0

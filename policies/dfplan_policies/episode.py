@@ -47,9 +47,10 @@ class EpisodeMemory:
 class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
     """Sample the next block of actions after the whole episode so far, execute it, sample again.
 
-    An observation with missing columns (NaN) is filled in by the model's own prediction and remembered at a level above
-    0, which says that it is not to be trusted; with level K it is not looked at at all. Of a checkpoint with an image
-    autoencoder observations are dicts of pictures and ``proprio``; a picture that is black all over counts as missing.
+    An observation with missing columns (NaN) is filled in by the model, to fit what it remembers and the columns that
+    are there, and remembered at a level above 0, which says that it is not to be trusted; with level K it is not looked
+    at at all. Of a checkpoint with an image autoencoder observations are dicts of pictures and ``proprio``; a picture
+    that is black all over counts as missing.
 
     Args:
         model: A `dfplan.episode.EpisodeModel`.
@@ -58,7 +59,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
         missing: What becomes of a missing observation: ``"predicted"`` as said above; ``"clean"`` takes 0 for what is
             missing (the data's mean) and trusts it, as if nobody had noticed.
         missing_level: The level, as a share of K in (0, 1], that it is labelled with.
-        temperature: Of sampled actions, and of what is filled in; see `dfplan.episode.EpisodeModel.next_actions`.
+        temperature: Of sampled actions; see `dfplan.episode.EpisodeModel.next_actions`.
         candidates: Blocks of actions that are sampled to choose the most usual one from.
 
     Raises:
@@ -69,7 +70,7 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
 
     def __init__(
         self, model: Any, *, seed: int = 0, steps: int | None = None, missing: str = "predicted",
-        missing_level: float = 0.3, temperature: float = 0.5, candidates: int = 16,
+        missing_level: float = 0.05, temperature: float = 0.5, candidates: int = 16,
     ) -> None:  # fmt: skip
         if missing not in ("predicted", "clean"):
             raise ValueError(f"missing must be 'predicted' or 'clean', got {missing!r}")
@@ -174,8 +175,9 @@ class EpisodePolicy(PerEnvironmentPolicy[EpisodeMemory]):
             return np.where(gaps, self.model.norm.obs_mean.double().numpy(), observation), 0
         if past is None:  # nothing to predict from
             return np.where(gaps, self.model.norm.obs_mean.double().numpy(), observation), self.model.levels
-        predicted = self.model.next_observation(past, draw, self.temperature)[0].double().cpu().numpy()
-        return np.where(gaps, predicted, observation), self.level
+        known = torch.as_tensor(observation[None])
+        filled = self.model.next_observation(past, draw, 0.0, known)[0].double().cpu().numpy()
+        return filled, self.level
 
     def _draw(self, memory: EpisodeMemory) -> Any:
         return normal_like(stream(self.seed, memory.episode, memory.draws))

@@ -131,6 +131,27 @@ def test_temperature_scales_the_noise_that_actions_are_sampled_from(kind: str) -
             model.next_actions(memory, draws(1, 2, 3), wrong)
 
 
+@every
+def test_the_rest_of_an_observation_is_sampled_to_fit_what_is_known(kind: str) -> None:
+    # Catches: known numbers that change, are put in place in the wrong units or at the end only; NaN that goes on;
+    # nothing known that differs from no word of it.
+    model, (seen, done) = MODELS[kind], told()
+    memory = model.done(past(model, seen, done, 1), done[:, 1])
+    nothing = torch.full((3, 3), math.nan)
+    free = model.next_observation(memory, draws(1, 2, 3), 0.7)
+    torch.testing.assert_close(model.next_observation(memory, draws(1, 2, 3), 0.7, nothing), free, rtol=1e-4, atol=1e-4)
+    known = nothing.clone()
+    known[0, 1], known[2, 0] = 4.0, -3.0
+    found = model.next_observation(memory, draws(1, 2, 3), 0.7, known)
+    assert float(found[0, 1]) == 4.0 and float(found[2, 0]) == -3.0 and torch.isfinite(found).all()
+    torch.testing.assert_close(found[1], free[1], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found[0, [0, 2]], free[0, [0, 2]], atol=1e-3)  # told in time to matter
+    everything = torch.arange(9.0).reshape(3, 3)
+    assert torch.equal(model.next_observation(memory, draws(1, 2, 3), 0.7, everything), everything)
+    with pytest.raises(ValueError, match=r"known must have shape \(3, 3\), got \(3, 2\)"):
+        model.next_observation(memory, draws(1, 2, 3), 1.0, nothing[:, :2])
+
+
 def test_the_densest_point_has_neighbours() -> None:
     # Catches: the mean, the median or the first taken instead; a point that counts as its own neighbour; rows mixed.
     crowd = torch.tensor([[5.0, 5.0], [5.1, 5.0], [5.0, 5.1], [5.1, 5.1]])
@@ -139,6 +160,8 @@ def test_the_densest_point_has_neighbours() -> None:
     found = densest(both)
     assert found.shape == (2, 2) and all(any(torch.equal(row, point) for point in crowd) for row in found)
     assert torch.equal(densest(both[:, :1]), both[:, 0])
+    line = torch.tensor([[[0.0], [5.0], [6.0], [9.0]]])  # a quarter of four is one neighbour
+    assert float(densest(line)) in (5.0, 6.0)
 
 
 @every

@@ -34,6 +34,8 @@ def test_the_first_try_may_be_the_miss_and_the_last_one_may_stay_shut() -> None:
     # Catches: an index before the beginning, a closing without an end.
     widths, shut = played((3, False, OPEN), (6, True, 0.0), (2, False, OPEN), (6, True, 0.0))
     assert led_to_nothing(widths, shut).all()
+    widths, shut = played((4, True, 0.0), (2, False, OPEN))
+    assert led_to_nothing(widths, shut).tolist() == [True] * 4 + [False] * 2  # shut by the last of four steps
     widths, shut = played((6, True, 0.0), (2, False, OPEN))
     assert led_to_nothing(widths, shut).tolist() == [True] * 6 + [False] * 2
 
@@ -46,7 +48,7 @@ def test_what_was_taken_out_of_the_fingers_was_no_mistake() -> None:
 
 def test_episodes_are_told_apart() -> None:
     # Catches: a miss that reaches into the episode before, rows of observations taken for rows of actions.
-    good, bad = played((3, False, OPEN), (6, True, HELD)), played((3, False, OPEN), (6, True, 0.0), (2, False, OPEN))
+    good, bad = played((1, False, OPEN), (8, True, HELD)), played((3, False, OPEN), (6, True, 0.0), (2, False, OPEN))
     observations = np.stack([np.zeros(22), np.concatenate([good[0], bad[0]])], axis=1)
     grip = np.where(np.concatenate([good[1], bad[1]]), -1.0, 1.0)
     actions = np.stack([np.full(20, -1.0), grip], axis=1)

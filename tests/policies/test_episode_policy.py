@@ -178,7 +178,7 @@ def test_missing_columns_are_predicted_and_labelled() -> None:
     actions, _ = run(policy, seen)
     (first, k0), (chunk, ka), (filled, k), _, (last, k2) = spy.told
     memory = MODEL.done(MODEL.seen(None, torch.as_tensor(seen[0])), torch.as_tensor(chunk[None]))
-    expected = MODEL.next_observation(memory, normal_like(stream(0, 0, 1)), 0.5)[0]
+    expected = MODEL.next_observation(memory, normal_like(stream(0, 0, 1)), 0.0, torch.as_tensor(seen[2]))[0]
     np.testing.assert_allclose(filled, [seen[2, 0, 0], *expected[1:]], rtol=1e-4, atol=1e-5)
     assert (k0, ka, k, k2) == (0, 0, 6, 0) and policy.resolved()["missing_level"] == 6
     np.testing.assert_allclose(first, seen[0, 0])
