@@ -22,7 +22,7 @@ IMAGE = [
     "--encoder",
     str(MADE / "fruit-swap-image" / "encoder" / "checkpoint"),
 ]
-FORGETFUL = ["--forgetful", "--horizon", "1", "--batch", "512", "--steps", "4000"]
+FORGETFUL = ["--forgetful", "--horizon", "1", "--batch", "512", "--steps", "2000"]
 NEXT = ["--levels", "teacher_forcing"]
 OPTIONS = {
     "fruit-swap": STATE,
