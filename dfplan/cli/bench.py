@@ -23,7 +23,9 @@ def bench(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here too.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Copy the figure here.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of torch; by default torch decides.")] = None,
-    rows: Annotated[str | None, typer.Option(help="maze2d, ros-faults: groups or names of rows, with commas.")] = None,
+    rows: Annotated[
+        str | None, typer.Option(help="maze2d, ros-faults, fruit-swap: names of rows, with commas.")
+    ] = None,
     episodes: Annotated[int | None, typer.Option(help="maze2d: at most so many episodes per row.")] = None,
     workers: Annotated[int | None, typer.Option(help="maze2d: processes; one per core by default.")] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="maze2d: train the checkpoints first.")] = False,

@@ -10,6 +10,7 @@ from typing import Any
 
 from dfplan.checkpoint import list_pretrained, locate, read_config
 from dfplan.episode import EpisodeModel
+from dfplan.errors import unknown_name
 from dfplan.evaluation import evaluate
 from dfplan.evaluation.films import film
 from dfplan.plotting import Bar, Line, Panel, panels_figure
@@ -92,11 +93,24 @@ def build(row: Row, seed: int, made: Path = MADE) -> tuple[Any, str] | None:
     return EpisodePolicy(EpisodeModel.from_pretrained(source), seed=seed, **row.policy), config["weights_sha256"][:12]
 
 
+def named(names: str) -> dict[str, Row]:
+    """Return the rows of these names, separated by commas.
+
+    Raises:
+        ValueError: If there is no such row.
+    """
+    for name in names.split(","):
+        if name not in ROWS:
+            raise unknown_name("row", name, list(ROWS))
+    return {name: ROWS[name] for name in names.split(",")}
+
+
 def run(
-    out: Path, *, seed: int = 0, quick: bool = False, say: Say = print, rows: Mapping[str, Row] | None = None,
+    out: Path, *, seed: int = 0, quick: bool = False, say: Say = print, rows: Mapping[str, Row] | str | None = None,
     made: Path = MADE,
 ) -> dict[str, Any]:  # fmt: skip
-    """Judge every row whose weights are there; what the run folder holds is used again."""
+    """Judge every row, or those named with commas, whose weights are there; what the run folder holds is used again."""
+    rows = named(rows) if isinstance(rows, str) else rows
     episodes, found = 2 if quick else EPISODES, dict[str, Any]()
     for name, row in (ROWS if rows is None else rows).items():
         built = build(row, seed, made)
