@@ -11,7 +11,7 @@ from dfplan_bench.fruit_swap import table
 
 RATE = {"rate": 0.5, "low": 0.2, "high": 0.8, "trials": 2}
 JUDGED = {
-    "success": RATE, "stages": {s: RATE for s in "123"}, "predict_seconds": {"median": 0.1, "p95": 0.2},
+    "success": RATE, "stages": dict.fromkeys("123", RATE), "predict_seconds": {"median": 0.1, "p95": 0.2},
     "steps": {"mean": 9.0},
 }  # fmt: skip
 
