@@ -19,7 +19,7 @@ JUDGED = {
 def test_rows_are_chosen_by_name() -> None:
     # Catches: rows that are not asked for, another order, a misspelt name that judges nothing.
     assert list(table.named("pushed,state")) == ["pushed", "state"]
-    with pytest.raises(ValueError, match="'stat'.*state"):
+    with pytest.raises(ValueError, match=r"'stat'.*state"):
         table.named("stat")
 
 
