@@ -173,7 +173,9 @@ def test_training_on_pictures(short: list[int], dfplan: Any) -> None:
     code, _, err = dfplan(*train, "--data", "fruit-swap/both-32-v0")
     assert code == 0, err
     policy: Any = load_policy("df", checkpoint=Path("run/checkpoint"), steps=2)
-    assert policy.spaces.observation.keep == (7, 8, 9, *range(16, 81)) and policy.model.encoder is not None
+    codec = policy.spaces.observation
+    assert codec.keep == (7, 8, 9, *range(16, 87)) and policy.model.encoder is not None
+    assert codec.differences == ((81, 7), (82, 8), (83, 9), (84, 7), (85, 8), (86, 9))
     env = Demonstrations(options=(("obs", "image"), ("image_size", 32))).make(False)
     seen, _ = env.reset(seed=0)
     action, _ = policy.predict(seen)

@@ -84,7 +84,8 @@ def commands(page: Path) -> list[tuple[int, list[str]]]:
             for part in re.split(r"&&|\|\||;|\|", line.removeprefix("$ ")):
                 words = shlex.split(part, comments=True)
                 calls = [i for i, word in enumerate(words) if word.rpartition("/")[2] == "dfplan"]
-                found += [(block.line, words[i + 1 :]) for i in calls[:1]]
+                end = words.index(">") if ">" in words else len(words)
+                found += [(block.line, words[i + 1 : end]) for i in calls[:1]]
     return found
 
 

@@ -17,6 +17,7 @@ from tests.evaluation.helpers import Failing, Scripted, jittery, tiny_checkpoint
 
 TIMES = (
     "plan_seconds",
+    "predict_seconds",
     "control_hz",
     "policy_seconds",
     "wall_seconds",

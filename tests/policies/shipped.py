@@ -17,6 +17,7 @@ from gymnasium import spaces
 from safetensors.numpy import save_file
 
 from dfplan import DFPlanner
+from dfplan.episode import EpisodeModel, EpisodeSpec
 from dfplan.returns import ReturnStats
 from dfplan.spaces import Spaces
 from dfplan.tokens import TokenSpec
@@ -33,6 +34,8 @@ from dfplan_policies import (
     SB3Policy,
     load_policy,
 )
+from dfplan_policies.episode import EpisodePolicy
+from tests.core.episodic import model_of
 from tests.core.tiny import small_spec, tiny_checkpoint
 
 PLANNER = {"samples": 2, "steps": 2, "precision": "fp32", "action_steps": 1}
@@ -172,6 +175,12 @@ def mpc(planner: DFPlanner, **options: Any) -> ModelPredictivePolicy:
     )
 
 
+def episodes_of(env: str) -> EpisodeModel:
+    """Build a model of whole episodes in an environment's own spaces."""
+    codec = Spaces.from_env(ENVS[env]())
+    return model_of(spec=EpisodeSpec(codec.observation.width, codec.action.width, 2, 9), spaces=codec)
+
+
 def random(env: str) -> Any:
     codec = Spaces.from_env(ENVS[env]())
     return load_policy("random", act_dim=codec.action.width, spaces=codec)
@@ -228,6 +237,8 @@ def _others() -> Iterator[tuple[str, str, Make]]:
         cost = {} if env in ("reach", "hidden") else {"cost": centred}
         yield env, "mpc", lambda _, env=env, cost=cost: mpc(planner_for(env, "interleaved"), **cost)
         yield env, "random", lambda _, env=env: random(env)
+    for env in ("pendulum", "cartpole"):
+        yield env, "episode", lambda _, env=env: EpisodePolicy(episodes_of(env), steps=2)
     yield "pendulum", "mlp", lambda folder: mlp(folder, 3, 1, 2.0)
     yield "pendulum", "df-late", lambda _: DFPolicy(planner_for("pendulum"), replan_every=2, latency_steps=1)
     for name in ("SAC", "TD3", "DDPG", "PPO", "A2C"):
