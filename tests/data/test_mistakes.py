@@ -48,11 +48,11 @@ def test_what_was_taken_out_of_the_fingers_was_no_mistake() -> None:
 
 def test_episodes_are_told_apart() -> None:
     # Catches: a miss that reaches into the episode before, rows of observations taken for rows of actions.
-    good, bad = played((1, False, OPEN), (8, True, HELD)), played((3, False, OPEN), (6, True, 0.0), (2, False, OPEN))
-    observations = np.stack([np.zeros(22), np.concatenate([good[0], bad[0]])], axis=1)
+    good, bad = played((1, False, OPEN), (8, True, HELD)), played((3, False, OPEN), (4, True, 0.0))  # shut by the last row
+    observations = np.stack([np.zeros(18), np.concatenate([good[0], bad[0]])], axis=1)
     grip = np.where(np.concatenate([good[1], bad[1]]), -1.0, 1.0)
-    actions = np.stack([np.full(20, -1.0), grip], axis=1)
-    found = imitated(observations, actions, np.array([9, 11]), gripper=1)
-    assert found.tolist() == [True] * 9 + [False] * 9 + [True] * 2
+    actions = np.stack([np.full(16, -1.0), grip], axis=1)
+    found = imitated(observations, actions, np.array([9, 7]), gripper=1)
+    assert found.tolist() == [True] * 9 + [False] * 7
     with pytest.raises(ValueError, match=r"openings must have shape \(4,\), .* got \(3,\)"):
         led_to_nothing(np.zeros(3), np.zeros(3, dtype=bool))
