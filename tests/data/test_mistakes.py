@@ -48,7 +48,10 @@ def test_what_was_taken_out_of_the_fingers_was_no_mistake() -> None:
 
 def test_episodes_are_told_apart() -> None:
     # Catches: a miss that reaches into the episode before, rows of observations taken for rows of actions.
-    good, bad = played((1, False, OPEN), (8, True, HELD)), played((3, False, OPEN), (4, True, 0.0))  # shut by the last row
+    good, bad = (
+        played((1, False, OPEN), (8, True, HELD)),
+        played((3, False, OPEN), (4, True, 0.0)),
+    )  # shut by the last row
     observations = np.stack([np.zeros(18), np.concatenate([good[0], bad[0]])], axis=1)
     grip = np.where(np.concatenate([good[1], bad[1]]), -1.0, 1.0)
     actions = np.stack([np.full(16, -1.0), grip], axis=1)
