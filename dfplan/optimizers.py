@@ -37,12 +37,19 @@ class MuonAdamW(torch.optim.Optimizer):
         lr: Learning rate of both.
         weight_decay: Of ``hidden`` and of the matrices among ``others``.
 
+    Raises:
+        ImportError: If torch is older than 2.9, which has no Muon.
+
     Source:
         Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024); the scale is that of
         arXiv 2502.16982.
     """
 
     def __init__(self, hidden: list[nn.Parameter], others: list[nn.Parameter], lr: float, weight_decay: float) -> None:
+        if not hasattr(torch.optim, "Muon"):
+            raise ImportError(
+                f"optimizer 'muon' needs torch 2.9 or later, got {torch.__version__}; use adamw, or update"
+            )
         muon = torch.optim.Muon(hidden, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         self.parts = (muon, _adamw(others, lr, weight_decay))
         super().__init__([group for part in self.parts for group in part.param_groups], {})

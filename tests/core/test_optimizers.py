@@ -66,6 +66,13 @@ def test_one_state_and_one_list_of_groups() -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_an_older_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Catches: an AttributeError that does not say what to do.
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(ImportError, match=r"needs torch 2\.9 or later, got .*; use adamw"):
+        make_optimizer(transformer(), CONFIG, "muon")
+
+
 def test_what_does_not_exist_is_refused() -> None:
     # Catches: an unknown name taken for the default, Muon on a network without blocks.
     with pytest.raises(ValueError, match="must be one of adamw, muon"):
