@@ -58,6 +58,7 @@ class TrainConfig:
         end_goal: Share of the windows with a goal whose goal is where the episode ended.
         no_goal: Share of windows without a goal.
         begin: Share of the windows that start where their episode does.
+        phases: Whole episodes: first steps that their blocks are cut from, 1 to the layout's stride.
         optimizer: ``"adamw"`` or ``"muon"``; see `dfplan.optimizers.make_optimizer`.
         save_every: Steps between resumable states.
         validate_every: Steps between validations on held-out episodes.
@@ -79,6 +80,7 @@ class TrainConfig:
     end_goal: float = 0.5
     no_goal: float = 0.3
     begin: float = 0.0
+    phases: int = 1
     optimizer: str = "adamw"
     save_every: int = 500
     validate_every: int = 1000
@@ -87,7 +89,7 @@ class TrainConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "save_every", "validate_every"):
+        for name in ("steps", "batch", "phases", "save_every", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("causal", "end_goal", "no_goal", "begin", "ema", "holdout"):
@@ -108,6 +110,8 @@ class TrainConfig:
         values = {**asdict(self), "model": self.model.to_dict()}
         if not self.begin:  # what is not in use is left out, so that old runs resume
             del values["begin"]
+        if self.phases == 1:
+            del values["phases"]
         if self.optimizer == "adamw":
             del values["optimizer"]
         if kind_of(self.model) != "transformer":  # the transformer's entry stays as it was, so that old runs resume

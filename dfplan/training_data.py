@@ -53,7 +53,7 @@ def source_of(
         return window_source(episodes, spec, norm, config, replay)
     if replay is not None:
         raise ValueError("whole episodes are trained on data alone, got a replay; mix the data sets first")
-    return EpisodeWindows(episodes, spec, norm)
+    return EpisodeWindows(episodes, spec, norm, config.phases)
 
 
 def window_source(

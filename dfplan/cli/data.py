@@ -74,6 +74,12 @@ def make(
     misses: Annotated[
         float, typer.Option(min=0.0, help="fruit-swap: probability that a try to grip goes beside the fruit.")
     ] = 0.2,
+    distracted: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="fruit-swap: share of the episodes with --distractors.")
+    ] = 0.0,
+    distractors: Annotated[
+        int, typer.Option(min=1, max=8, help="fruit-swap: objects beside the plates that are only seen.")
+    ] = 4,
     keep: Annotated[str, typer.Option(help="fruit-swap: success or all.")] = "success",
     out: Annotated[
         Path | None,
@@ -96,9 +102,10 @@ def make(
             from dfplan.cli.data_fruit_swap import make_command
 
             options = {"obs": obs, "image_size": image_size, "camera_every": camera_every, "bumps": bumps}
+            options["distractors"] = distractors
             make_command(
-                episodes, seed, options, expert_noise, pushed, misses, keep, workers or cores(), out, dataset_id, npz,
-                minari, overwrite, authors(author, author_email), as_json,
+                episodes, seed, options, expert_noise, pushed, misses, distracted, keep, workers or cores(), out,
+                dataset_id, npz, minari, overwrite, authors(author, author_email), as_json,
             )  # fmt: skip
             return
         if env.startswith("pointmaze-"):

@@ -38,8 +38,8 @@ def default_id(obs: str, image_size: int) -> str:
 
 
 def make_command(
-    episodes: int, seed: int, options: dict[str, Any], noise: float, pushed: float, misses: float, keep: str,
-    workers: int, out: Path | None, dataset_id: str | None, npz: Path | None, minari: bool, overwrite: bool,
+    episodes: int, seed: int, options: dict[str, Any], noise: float, pushed: float, misses: float, distracted: float,
+    keep: str, workers: int, out: Path | None, dataset_id: str | None, npz: Path | None, minari: bool, overwrite: bool,
     who: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
     """Carry out `dfplan data make fruit-swap`."""
@@ -51,13 +51,15 @@ def make_command(
     every = int(options["camera_every"])
     pictures = (("image_size", size), ("camera_every", every)) if obs != "state" else ()
     chosen = (("obs", obs), ("bumps", bumps), *pictures)
-    what = Demonstrations(seed=seed, noise=noise, pushed=pushed, misses=misses, options=chosen)
+    what = Demonstrations(seed, noise, "balanced", pushed, misses, distracted, int(options["distractors"]), chosen)
     found, native, spec, counts = make_demonstrations(what, episodes, keep=keep, workers=workers, folder=out)
     say(f"{counts['successes']} of {counts['played']} episodes succeeded, {counts['kept']} are kept")
     found.meta["command"] = (
         f"dfplan data make {NAME} --episodes {episodes} --seed {seed} --obs {obs}"
         + (f" --image-size {size} --camera-every {every}" if obs != "state" else "")
-        + f" --expert-noise {noise:g} --pushed {pushed:g} --bumps {bumps:g} --misses {misses:g} --keep {keep}"
+        + f" --expert-noise {noise:g} --pushed {pushed:g} --bumps {bumps:g} --misses {misses:g}"
+        + (f" --distracted {distracted:g} --distractors {options['distractors']}" if distracted else "")
+        + f" --keep {keep}"
     )
     about = {
         "description": f"{NAME}: {found.meta['recipe']}; {round(100 * pushed)} % of the episodes with one push.",
@@ -94,7 +96,7 @@ def make_demonstrations(
 
     if keep not in KEEPS:
         raise ValueError(f"keep must be 'success' or 'all', got {keep!r}")
-    one = what.make(False)
+    one = what.make()
     spaces, spec = (one.observation_space, one.action_space), copy.deepcopy(one.spec)
     one.close()
     about = {"demonstrations": NAME, **asdict(what), "options": dict(what.options)}
@@ -174,10 +176,9 @@ class _Job:
 def _play_one(what: Demonstrations, number: int) -> Demonstration:
     from dfplan_envs.arm.demonstrations import demonstrate
 
-    pushed = what.is_pushed(number)
-    key = (what, pushed)
+    key = (what, what.kind(number))
     if key not in _made:
-        _made[key] = what.make(pushed)
+        _made[key] = what.make(number)
     return demonstrate(what, number, _made[key])
 
 

@@ -19,7 +19,7 @@ def train(
         str | None,
         typer.Option(
             help="Minari id, D4RL .hdf5, .npz, or an OGBench name (pointmaze-large-stitch), which is made in memory; "
-            "the default makes the recipe's data in memory."
+            "the default makes the recipe's data in memory. Of pictures Minari ids, with commas."
         ),
     ] = None,
     obs: Annotated[
@@ -68,6 +68,13 @@ def train(
     forgetful: Annotated[
         bool, typer.Option("--forgetful", help="episode: remember the last --horizon blocks only, 1: what is seen.")
     ] = False,
+    phases: Annotated[
+        int | None,
+        typer.Option(
+            help="episode: first steps that blocks are cut from, up to --stride.",
+            show_default="--stride; 1 for pictures, taken at the beginning of a block only",
+        ),
+    ] = None,
     columns: Annotated[
         str | None,
         typer.Option(
@@ -186,6 +193,7 @@ def train(
         optimizer=optimizer or (usual["optimizer"] if model == "transformer" else "adamw"),
         no_goal=no_goal,
         begin=begin,
+        phases=phases or (recipe.stride if whole and not forgetful and obs == "state" else 1),
         model=make_config(model, network),
         objective=ObjectiveConfig(levels=levels, weighting=weighting, action_tokens=action_tokens),
     )  # fmt: skip

@@ -21,7 +21,7 @@ def load_images(
     """Load pictures, train or load what encodes them, and encode them.
 
     Args:
-        data: Minari id of a dataset of pictures.
+        data: Minari id of a dataset of pictures, or several with commas.
         folder: Run folder; the autoencoder's own is in it, and is resumed.
         encoder: Folder of a trained autoencoder, None to train one.
         steps: Of its training.
@@ -39,9 +39,9 @@ def load_images(
 
     if data is None:
         raise ValueError("pictures need --data, a Minari id; make them with `dfplan data make fruit-swap --obs both`")
-    from dfplan.data.pictures import load_pictures
+    from dfplan.data.pictures import join_pictures, load_pictures
 
-    found = load_pictures(data)
+    found = join_pictures([load_pictures(name) for name in data.split(",")])
     say(f"{len(found.frames):,} frames of {found.frames.shape[1]} pictures in {len(found.lengths):,} episodes")
     model = load_encoder(encoder) if encoder is not None else _train(found, folder / "encoder", steps, seed)
     if tuple(found.frames.shape[1:]) != model.config.frame_shape:

@@ -59,6 +59,29 @@ class PictureEpisodes:
         return Episodes(columns, self.actions, self.rewards, self.lengths, meta, self.terminated)
 
 
+def join_pictures(parts: Sequence[PictureEpisodes]) -> PictureEpisodes:
+    """Put datasets of pictures of the same kind one after the other; their metas become `parts` of one.
+
+    Raises:
+        ValueError: If there is none, or pictures, entries or actions differ.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    shapes = [
+        (one.frames.shape[1:], {name: rows.shape[1] for name, rows in one.vectors.items()}, one.actions.shape[1])
+        for one in parts
+    ]
+    if not shapes or any(shape != shapes[0] for shape in shapes):
+        raise ValueError(f"datasets must hold pictures, entries and actions of the same shapes, got {shapes}")
+
+    def joined(name: str) -> Any:
+        return np.concatenate([getattr(one, name) for one in parts])
+
+    vectors = {name: np.concatenate([one.vectors[name] for one in parts]) for name in parts[0].vectors}
+    rest = [joined(name) for name in ("actions", "rewards", "lengths", "terminated")]
+    return PictureEpisodes(joined("frames"), vectors, *rest, {"parts": [one.meta for one in parts]})
+
+
 def load_pictures(dataset_id: str, cameras: Sequence[str] = ("scene", "hand")) -> PictureEpisodes:
     """Read a local Minari dataset of pictures.
 

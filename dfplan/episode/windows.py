@@ -37,7 +37,8 @@ class EpisodeBatch:
 class EpisodeWindows:
     """Draw random episodes as normalised tokens, each from its beginning, or from a random block if they are not whole.
 
-    An episode that is longer than the layout is cut. The actions of a last block that is not full count, the
+    With ``phases`` above 1 a whole episode begins at one of its first steps, so that its blocks are cut elsewhere every
+    time. An episode that is longer than the layout is cut. The actions of a last block that is not full count, the
     observation after it does not. Actions that are not to be imitated (`Episodes.imitated`) are part of the past, and
     do not count.
 
@@ -45,12 +46,17 @@ class EpisodeWindows:
         episodes: The data.
         spec: The layout.
         norm: The statistics.
+        phases: First steps that a whole episode is cut from, 1 to the layout's stride; 1 for pictures that are taken at
+            the beginning of a block only.
 
     Raises:
-        ValueError: If the data's widths do not fit the layout, or there is no episode of a step.
+        ValueError: If the data's widths do not fit the layout, there is no episode of a step, or ``phases`` is out of
+            range.
     """
 
-    def __init__(self, episodes: EpisodeArrays, spec: EpisodeSpec, norm: Normalizer) -> None:
+    def __init__(self, episodes: EpisodeArrays, spec: EpisodeSpec, norm: Normalizer, phases: int = 1) -> None:
+        if not 1 <= phases <= spec.stride:
+            raise ValueError(f"phases must lie in 1..{spec.stride}, the steps of a block, got {phases}")
         for name, array, width in (
             ("observations", episodes.observations, spec.obs_dim),
             ("actions", episodes.actions, spec.act_dim),
@@ -59,7 +65,7 @@ class EpisodeWindows:
                 raise ValueError(
                     f"{name} must have shape (n, {width}), got {array.shape}; the layout and the data differ"
                 )
-        self.spec, self.norm, self.episodes = spec, norm, episodes
+        self.spec, self.norm, self.episodes, self.phases = spec, norm, episodes, phases
         told = getattr(episodes, "imitated", None)
         self._imitated = np.ones(len(episodes.actions), dtype=bool) if told is None else told
         lengths = np.asarray(episodes.lengths, dtype=np.int64)
@@ -68,8 +74,6 @@ class EpisodeWindows:
         ends = np.cumsum(lengths)
         rows = [(b + i, b, e) for i, (b, e) in enumerate(zip(ends - lengths, ends, strict=True)) if e > b]
         self._rows = sorted(rows, key=lambda row: row[2] - row[1])  # neighbours need little padding
-        rows = self._rows
-        self._tokens_of = [self._cut(row, 0) for row in rows] if spec.whole else []
 
     def __len__(self) -> int:
         """Count the episodes."""
@@ -113,12 +117,14 @@ class EpisodeWindows:
         """
         near = min(len(self), NEAR * batch)
         which = (int(rng.integers(0, len(self))) + rng.integers(0, near, batch)) % len(self)
-        if self.spec.whole:
-            chosen = [self._tokens_of[i] for i in which]
+        rows, F = [self._rows[i] for i in which], self.spec.stride
+        if not self.spec.whole:  # a picture may be taken at the beginning of a block only
+            starts = [F * int(rng.integers(0, -(-(row[2] - row[1]) // F))) for row in rows]
+        elif self.phases > 1:
+            starts = [int(rng.integers(0, min(self.phases, row[2] - row[1]))) for row in rows]
         else:
-            rows = [self._rows[i] for i in which]
-            F = self.spec.stride  # a picture may be taken at the beginning of a block only
-            chosen = [self._cut(row, F * int(rng.integers(0, -(-(row[2] - row[1]) // F)))) for row in rows]
+            starts = [0] * batch
+        chosen = [self._cut(row, start) for row, start in zip(rows, starts, strict=True)]
         n = max(len(x0) for x0, _, _ in chosen)
         shift, share = int(rng.integers(0, (self.spec.tokens - n) // 2 + 1)), float(rng.random())
 

@@ -17,8 +17,8 @@ from tests.core.tiny import identity_norm, some_norm
 LENGTHS = [7, 1, 10, 23, 4]  # of two steps per block: 3.5, 0.5, 5, too many, 2
 
 
-def windows(spec: EpisodeSpec = SPEC, lengths: Any = LENGTHS) -> EpisodeWindows:
-    return EpisodeWindows(counted(lengths), spec, identity_norm(spec))  # type: ignore[arg-type]
+def windows(spec: EpisodeSpec = SPEC, lengths: Any = LENGTHS, phases: int = 1) -> EpisodeWindows:
+    return EpisodeWindows(counted(lengths), spec, identity_norm(spec), phases)  # type: ignore[arg-type]
 
 
 def expected(episode: int, begin: int, length: int, spec: EpisodeSpec) -> list[tuple[list[float], list[bool]]]:
@@ -156,6 +156,24 @@ def test_layouts_that_are_not_whole_begin_with_every_block(blocks: int) -> None:
     for seed in range(40):
         found |= set(check(windows(spec, lengths).draw(4, np.random.default_rng(seed)), spec, lengths))
     assert found == {(0, 0), (0, 2), (0, 4), (1, 0), (1, 2)}
+
+
+def test_whole_episodes_begin_at_each_of_the_first_steps() -> None:
+    # Catches: blocks that are always cut at the same steps, phases of another episode, a start behind the last action,
+    # actions that are one step off, marks of what is not imitated that stay where they were, and more draws than asked.
+    lengths, found = [5, 1], set()
+    for seed in range(40):
+        found |= set(check(windows(SPEC, lengths, 2).draw(4, np.random.default_rng(seed)), SPEC, lengths))
+    assert found == {(0, 0), (0, 1), (1, 0)}
+    marked = replace(counted([5]), imitated=np.array([False, True, True, True, True]))
+    weights = set()
+    for seed in range(20):
+        batch = EpisodeWindows(marked, SPEC, identity_norm(SPEC), 2).draw(1, np.random.default_rng(seed))  # type: ignore[arg-type]
+        weights.add((int(batch.x0[0, 0, 0]) % 100, *batch.weight[0, 1, SPEC.obs_dim :].tolist()))
+    assert weights == {(0, 0.0, 0.0, 1.0, 1.0), (1, 1.0, 1.0, 1.0, 1.0)}
+    for wrong in (0, 3):
+        with pytest.raises(ValueError, match=rf"phases must lie in 1\.\.2, the steps of a block, got {wrong}"):
+            windows(phases=wrong)
 
 
 def test_data_that_do_not_fit_are_refused() -> None:

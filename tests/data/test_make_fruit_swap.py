@@ -131,7 +131,7 @@ def test_data_training_and_evaluation_fit_together(short: list[int], dfplan: Any
     assert config["spaces"]["observation"]["differences"] == [[17 + i, 7 + i] for i in range(3)] + [
         [24 + i, 7 + i] for i in range(3)
     ]
-    assert config["model"]["positions"] == "rotary"
+    assert config["model"]["positions"] == "rotary" and config["provenance"]["training"]["phases"] == 6
     row = json.loads(Path("run/evaluations.jsonl").read_text())
     assert row["success_rate"] == 0.0 and row["step"] == 2
     forgetful = ("--out", "forgetful", *SMALL, "--forgetful", "--horizon", 1, "--columns", "7-9,17-18")
@@ -139,6 +139,7 @@ def test_data_training_and_evaluation_fit_together(short: list[int], dfplan: Any
     assert code == 0, err
     config = json.loads(Path("forgetful/checkpoint/config.json").read_text())
     assert (config["tokens"]["whole"], config["tokens"]["blocks"], config["tokens"]["obs_dim"]) == (False, 1, 5)
+    assert "phases" not in config["provenance"]["training"]
     asked = ("--episodes", 1, "--occlude", 0.3, "--steps", 2, "--videos", 0, "--out", "judged", "--json")
     code, out, err = dfplan("eval", "--env", "fruit-swap", "--checkpoint", "forgetful/checkpoint", *asked)
     assert code == 0, err
@@ -165,18 +166,23 @@ def test_training_on_pictures(short: list[int], dfplan: Any) -> None:
     from dfplan_policies import load_policy
 
     made = ("data", "make", "fruit-swap", "--episodes", 2, "--workers", 1, "--obs", "both", "--image-size", 32)
-    code, _, err = dfplan(*made, "--keep", "all", "--overwrite")
+    code, _, err = dfplan(*made, "--keep", "all", "--overwrite", "--distracted", 1, "--distractors", 2)
     assert code == 0, err
     train = ("train", "--env", "fruit-swap", "--obs", "image", "--out", "run", *SMALL, "--encoder-steps", 1)
     code, _, err = dfplan(*train)
     assert code != 0 and "pictures need --data, a Minari id" in err
-    code, _, err = dfplan(*train, "--data", "fruit-swap/both-32-v0")
+    code, _, err = dfplan(*train, "--data", "fruit-swap/both-32-v0,fruit-swap/both-32-v0")
     assert code == 0, err
+    assert " in 4 episodes" in err
+    parts = json.loads(Path("run/config.json").read_text())["data"]["parts"]
+    assert [(part["distracted"], part["distractors"]) for part in parts] == [(1.0, 2)] * 2
+    assert "--distracted 1 --distractors 2 --keep all" in parts[0]["command"]
     policy: Any = load_policy("df", checkpoint=Path("run/checkpoint"), steps=2)
     codec = policy.spaces.observation
+    assert "phases" not in policy.model.checkpoint.provenance["training"]  # a picture is as old as its block
     assert codec.keep == (7, 8, 9, *range(16, 87)) and policy.model.encoder is not None
     assert codec.differences == ((81, 7), (82, 8), (83, 9), (84, 7), (85, 8), (86, 9))
-    env = Demonstrations(options=(("obs", "image"), ("image_size", 32))).make(False)
+    env = Demonstrations(options=(("obs", "image"), ("image_size", 32))).make()
     seen, _ = env.reset(seed=0)
     action, _ = policy.predict(seen)
     assert env.action_space.contains(action)

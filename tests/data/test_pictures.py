@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from gymnasium.spaces import Box, Dict
 pytest.importorskip("minari", reason="needs minari")
 
 from dfplan.data.minari_io import save_minari
-from dfplan.data.pictures import PictureEpisodes, load_pictures
+from dfplan.data.pictures import PictureEpisodes, join_pictures, load_pictures
 from dfplan.data.trajectories import Trajectories
 from dfplan.spaces import Spaces
 
@@ -96,3 +97,26 @@ def test_frames_of_slow_cameras_are_told_from_fresh_ones() -> None:
     actions, rewards = np.zeros((2098, 1), np.float32), np.zeros(2098, np.float32)
     found = PictureEpisodes(frames, {}, actions, rewards, lengths, np.zeros(2, bool), {})
     np.testing.assert_array_equal(found.fresh(), expected)
+
+
+def test_datasets_are_joined_end_to_end(datasets: Path) -> None:
+    """Catches rows of one entry in another order, episodes of the first only, and shapes that are mixed up silently."""
+    write("pictures/test-v0")
+    one = load_pictures("pictures/test-v0")
+    other = replace(one, frames=one.frames + np.uint8(1), vectors={"proprio": one.vectors["proprio"] + 50}, meta={})
+    both = join_pictures([one, other])
+    assert both.lengths.tolist() == LENGTHS * 2 and both.meta == {"parts": [one.meta, {}]}
+    np.testing.assert_array_equal(both.frames[9:], other.frames)
+    np.testing.assert_array_equal(both.vectors["proprio"][9:], other.vectors["proprio"])
+    for name in ("actions", "rewards", "terminated"):
+        np.testing.assert_array_equal(getattr(both, name), np.concatenate([getattr(one, name)] * 2))
+    assert join_pictures([one]) is one
+    for wrong in (
+        replace(one, frames=one.frames[:, :1]),
+        replace(one, vectors={}),
+        replace(one, actions=one.rewards[:, None]),
+    ):
+        with pytest.raises(ValueError, match="of the same shapes"):
+            join_pictures([one, wrong])
+    with pytest.raises(ValueError, match="of the same shapes"):
+        join_pictures([])

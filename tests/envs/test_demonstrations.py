@@ -56,7 +56,7 @@ def test_what_is_kept_is_what_happened() -> None:
     assert len(seen) == len(found) + 1 and found.actions.shape == (len(found), 4)
     assert (seen.dtype, found.actions.dtype, found.rewards.dtype) == (np.float32,) * 3
     assert found.rewards[-1] == 1.0 and not found.rewards[:-1].any()
-    env = BUMPY.make(True)
+    env = BUMPY.make(number)
     start = int(np.random.SeedSequence([BUMPY.seed, number]).generate_state(2)[0])
     rows = [env.reset(seed=start)[0], *(env.step(action)[0] for action in found.actions)]
     np.testing.assert_array_equal(np.stack(rows), seen)
@@ -73,10 +73,27 @@ def test_orders_and_pushes_are_shared_out() -> None:
         for first in (0, 1):
             pushed = np.cumsum(each[first::2])
             assert np.all(np.abs(pushed - share * np.arange(1, 101)) < 1 + 1e-9)
-    calm, rough = plain.make(False), plain.make(True)
+    calm, rough = Demonstrations(pushed=1.0).make(), Demonstrations(pushed=1.0).make(0)
     assert (calm.options.push, rough.options.push) == (0, 1)
     calm.close()
     rough.close()
+
+
+def test_distractors_are_shared_out_whatever_else_happens() -> None:
+    """Catches another share, distractors with a push only (or never), for one order only, and as many as by default."""
+    what = Demonstrations(pushed=0.5, distracted=0.5, distractors=2)
+    each = np.array([(n % 2, what.is_pushed(n), what.is_distracted(n)) for n in range(400)])
+    for order in (0, 1):
+        for pushed in (0, 1):
+            rows = each[(each[:, 0] == order) & (each[:, 1] == pushed)]
+            assert 0.45 <= rows[:, 2].mean() <= 0.55
+    assert {plain.is_distracted(n) for plain in (Demonstrations(),) for n in range(50)} == {False}
+    number = next(n for n in range(20) if what.is_distracted(n) and what.is_pushed(n))
+    kinds = {what.kind(n) for n in range(40)}
+    assert len(kinds) == 4 and what.kind(number) == (("push", 1), ("distractors", 2))
+    env = what.make(number)
+    assert (env.options.push, env.options.distractors) == (1, 2)
+    env.close()
 
 
 def test_every_entry_of_the_observations_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,6 +108,7 @@ def test_every_entry_of_the_observations_is_kept(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(("options", "text"), [
     ({"seed": -1}, "seed must be at least 0"), ({"order": "both"}, "order must be 'balanced', 'apple' or 'orange'"),
     ({"pushed": 1.5}, r"a share in \[0, 1\], got 1.5"),
+    ({"distracted": -0.1}, "distracted must be a share"),
 ])  # fmt: skip
 def test_wrong_choices_are_refused(options: Any, text: str) -> None:
     """Catches a choice that fails after hours, or never."""
@@ -102,7 +120,7 @@ def test_wrong_choices_are_refused(options: Any, text: str) -> None:
 def test_the_expert_copes_with_bumps() -> None:
     """Catches bumps, or a change of the expert, that spoil the data that a policy learns corrections from."""
     what = Demonstrations(options=(("bumps", 0.8),))
-    env = what.make(False)
+    env = what.make()
     won = [demonstrate(what, number, env).success for number in range(30)]
     env.close()
     assert sum(won) >= 29

@@ -14,6 +14,7 @@ from dfplan_envs.arm.fruit_swap import FruitSwapEnv
 
 ENV_ID = "fruit-swap-v0"
 MAX_STEPS = 300
+GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Demonstrations:
         order: "balanced" (even numbers move the apple first, odd ones the orange), "apple" or "orange".
         pushed: Share of the episodes with one external push or knock, in [0, 1].
         misses: Probability that a try to grip goes beside the fruit, in [0, 1): what follows shows how to go on.
-        options: Of the environment: `obs`, `image_size`, `distractors`, ....
+        distracted: Share of the episodes with objects that are only seen, in [0, 1].
+        distractors: How many those episodes have, 0 to 8.
+        options: Of the environment: `obs`, `image_size`, `bumps`, ....
     """
 
     seed: int = 0
@@ -34,6 +37,8 @@ class Demonstrations:
     order: str = "balanced"
     pushed: float = 0.0
     misses: float = 0.0
+    distracted: float = 0.0
+    distractors: int = 4
     options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
@@ -46,8 +51,9 @@ class Demonstrations:
             raise ValueError(f"seed must be at least 0, got {self.seed}")
         if self.order not in ("balanced", *ORDERS[1:]):
             raise ValueError(f"order must be 'balanced', 'apple' or 'orange', got {self.order!r}")
-        if not 0.0 <= self.pushed <= 1.0:
-            raise ValueError(f"pushed must be a share in [0, 1], got {self.pushed}")
+        for name in ("pushed", "distracted"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be a share in [0, 1], got {getattr(self, name)}")
         if not 0.0 <= self.misses < 1.0:
             raise ValueError(f"misses must be a probability in [0, 1), got {self.misses}")
 
@@ -60,9 +66,19 @@ class Demonstrations:
         pair = number // 2  # of one episode of each order
         return int((pair + 1) * self.pushed) > int(pair * self.pushed)
 
-    def make(self, pushed: bool) -> FruitSwapEnv:
-        """Make the environment of the episodes with or without a push."""
-        made = gymnasium.make(ENV_ID, disable_env_checker=True, **dict(self.options), **({"push": 1} if pushed else {}))
+    def is_distracted(self, number: int) -> bool:
+        """Tell whether episode ``number`` has distractors: those of a push do not have them more often than others."""
+        return (number // 2 * GOLDEN) % 1.0 < self.distracted
+
+    def kind(self, number: int) -> tuple[tuple[str, int], ...]:
+        """Return what sets the environment of episode ``number`` apart, as its options."""
+        pushed = (("push", 1),) if self.is_pushed(number) else ()
+        return (*pushed, ("distractors", self.distractors)) if self.is_distracted(number) else pushed
+
+    def make(self, number: int | None = None) -> FruitSwapEnv:
+        """Make the environment of episode ``number`` and all others of its kind; of None the one without extras."""
+        kind = () if number is None else self.kind(number)
+        made = gymnasium.make(ENV_ID, disable_env_checker=True, **dict(self.options), **dict(kind))
         env: FruitSwapEnv = made.unwrapped  # type: ignore[assignment]
         return env
 
@@ -100,12 +116,12 @@ def demonstrate(what: Demonstrations, number: int, env: FruitSwapEnv | None = No
     Args:
         what: What is demonstrated.
         number: Of the episode, at least 0.
-        env: An environment that `what.make(what.is_pushed(number))` returned, to be used again.
+        env: An environment that `what.make` returned for an episode of the same kind, to be used again.
 
     Returns:
         The episode; it ends with success, with a lost fruit, or after 300 steps.
     """
-    made = env if env is not None else what.make(what.is_pushed(number))
+    made = env if env is not None else what.make(number)
     start, draws = (int(word) for word in np.random.SeedSequence([what.seed, number]).generate_state(2))
     seen, info = made.reset(seed=start)
     expert = SwapExpert(draws, what.first(number), what.noise, what.misses)
