@@ -160,3 +160,42 @@ def test_where_commands_get_lost_a_gap_need_not_be_rest() -> None:
     assert "acceleration" in judged(*missing) and judged(*missing, rules=lossy) == {}
     missing[28] = dataclasses.replace(missing[28], positions=((0.3, 0.6),))
     assert "velocity" in judged(*missing, rules=lossy)
+
+
+def late(commands: list[Command], k: int, by_s: float) -> list[Command]:
+    return [dataclasses.replace(one, sent_s=one.sent_s + by_s * (i == k)) for i, one in enumerate(commands)]
+
+
+def test_a_late_command_leaves_less_time_before_the_next() -> None:
+    """Catches: two lost between a late command and one on time called a jump; without a late one or with one more lost,
+    called fine; lateness that stays for ever."""
+    fast, lossy = ramp([0.0, *SLOW, *[0.005] * 12]), dataclasses.replace(RULES, gap_periods=12.5)
+    delayed = late(fast, 28, 0.007)
+    assert judged(*delayed[:29], *delayed[31:], rules=lossy) == {}
+    assert judged(*fast[:29], *late(fast, 31, -0.007)[31:], rules=lossy) != {}
+    assert judged(*delayed[:29], *late(fast, 32, -0.01)[32:], rules=lossy) != {}
+    moved = [*fast[:28], *(dataclasses.replace(one, sent_s=one.sent_s + 0.007) for one in fast[28:34])]
+    assert judged(*moved, *fast[36:], rules=lossy) != {}
+
+
+def test_after_a_stall_the_arm_may_begin_with_the_first_command() -> None:
+    """Catches: the first step after a stall forgotten, so that the second is called harsh; a harsh one called fine."""
+    still = ramp([0.0] * 4)
+    for steps, fine in (
+        ([0.0002, 0.0004], True),
+        ([0.0, 0.0002], True),
+        ([0.0002, 0.0006], False),
+        ([0.0, 0.0004], False),
+    ):
+        places = np.cumsum(steps)
+        after = [command(20 + k, place, 2 * place) for k, place in enumerate(places)]
+        assert (judged(*still, *after) == {}) == fine, steps
+
+
+def test_where_commands_get_lost_nothing_is_known_of_the_beginning() -> None:
+    """Catches: the first commands lost called a harsh start, there or after a gap; speed not judged."""
+    fast, lossy = ramp([0.0, *SLOW, *[0.005] * 40]), dataclasses.replace(RULES, gap_periods=12.5)
+    for seen in (fast[28:], [*fast[:28], *fast[45:]]):
+        assert "acceleration" in judged(*seen) and judged(*seen, rules=lossy) == {}
+    wild = [command(0, 0.0, 0.0), command(1, 0.0051, 0.0), command(2, 0.0102, 0.0)]
+    assert judged(*wild, rules=lossy) == {"velocity": 2}

@@ -177,7 +177,8 @@ def test_a_fault_brakes_at_once_and_stays_until_it_is_re_armed(name: str) -> Non
     quiet = len(world.judge.times)
     assert world.run(50).command is None
     world.run(20, rearm=True, **FAULTS[name])
-    assert world.state.mode == Mode.FAULT
+    assert world.state.mode == Mode.FAULT and world.state.reason.startswith(f"{reason}; re-arming was refused: ")
+    assert world.state.reason.count("refused") == 1
     world.now += 1.0  # a stall must not make it speak again
     assert world.tick().command is None
     assert len(world.judge.times) == quiet
@@ -191,6 +192,7 @@ def test_re_arming_waits_for_rest() -> None:
     world = World().going()
     world.tick(stop=True)
     assert world.run(3, rearm=True).mode == Mode.FAULT
+    assert world.state.reason.endswith("; re-arming was refused: the arm is not at rest yet")
 
 
 HOLDS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -33,6 +33,11 @@ class Rules:
     """Time between two commands."""
     gap_periods: float = GAP_PERIODS
     """Without a command for longer the arm counts as at rest; more where commands get lost on the way to the judge."""
+
+    @property
+    def lossy(self) -> bool:
+        """Say whether commands get lost on the way to the judge."""
+        return self.gap_periods > GAP_PERIODS
 
     def __post_init__(self) -> None:
         """Check the lengths.
@@ -67,12 +72,14 @@ class Command:
 
 @dataclass(frozen=True)
 class _Reading:
-    """Hold one way to read a step: over how many periods it went, what that needs, and the largest share of a limit."""
+    """Hold one way to read a step: over how many periods it went, what that needs, the largest share of a limit, and
+    how late its command then came."""
 
     count: int
     velocity: tuple[float, ...]
-    acceleration: tuple[float, ...]
-    share: float
+    acceleration: tuple[float, ...] = ()
+    share: float = 0.0
+    late_s: float = 0.0
 
 
 @final
@@ -83,8 +90,9 @@ class Judge:
     periods; the change of the step as large as the acceleration limit allows in a period. Whether a command that comes
     late is just late, or others before it were lost, cannot be told from it: every way to read it
     is followed, after more than two periods also that the arm stood still before it; it is a violation if it is one in
-    each of them. After a gap of more than 3.5
-    periods the arm counts as at rest where it was told to be, and the next command may be anywhere within the limits.
+    each of them. A command that was late itself leaves less time for the next one. After a gap of more than 3.5
+    periods the arm counts as at rest where it was told to be, and the next command may be anywhere within the limits;
+    where commands get lost on the way here, nothing is known of how it moves after a longer gap and at the beginning.
 
     Args:
         rules: what is allowed.
@@ -102,7 +110,7 @@ class Judge:
         self.first_s = self.last_s = self.last_move_s = 0.0
         self.worst = {"velocity": 0.0, "acceleration": 0.0}
         self._last: tuple[float, ...] | None = None
-        self._speeds: list[tuple[tuple[float, ...], int]] = []
+        self._speeds: list[_Reading] = []
 
     def see(self, command: Command) -> None:
         """Judge one command."""
@@ -171,30 +179,47 @@ class Judge:
         self._last = here
         if last is not None and here != last:
             self.last_move_s = command.sent_s
-        rest = [((0.0,) * len(here), 1)]
+        rest = _Reading(1, (0.0,) * len(here))
         if last is None or dt_s > self.rules.gap_periods * period:
-            self._speeds = rest
+            self._speeds = (
+                [] if self.rules.lossy else [rest]
+            )  # where commands get lost, who knows what it did meanwhile
+            if last is not None and not self.rules.lossy:  # it may begin to move with this command, or with the next
+                first = self._read(last, here, 1, rest, 0.0)
+                self._speeds += [first] if first.share <= 1 + ROUNDING else []
             return
-        before = self._speeds + (rest if dt_s > REST_PERIODS * period else [])
-        counts = range(1, max(1, round(dt_s / period)) + 1)
-        readings = [self._read(last, here, count, *speed) for count in counts for speed in before]
+        speeds = self._speeds + ([rest] if dt_s > REST_PERIODS * period else [])
+        readings = [self._read(last, here, count, before, late) for before, count, late in self._ways(speeds, dt_s)]
         best = min(readings, key=lambda reading: reading.share)
         self._limit("velocity", command, best.velocity, self.rules.velocity)
         self._limit("acceleration", command, best.acceleration, self.rules.acceleration)
         fine = [reading for reading in readings if reading.share <= 1 + ROUNDING] or [best]
-        self._speeds = list({reading.count: (reading.velocity, reading.count) for reading in fine}.values())
+        self._speeds = list({(one.count, round(4 * one.late_s / period)): one for one in fine}.values())
+
+    def _ways(self, speeds: Sequence[_Reading], dt_s: float) -> Iterator[tuple[_Reading | None, int, float]]:
+        """List what a step can be read as: after which one, over how many periods, and how late it then came.
+
+        A command that came late leaves less time before one that comes on time; if those after it are as late, the
+        sender's clock has just moved, so with each of them half of it is forgotten.
+        """
+        period = self.rules.period_s
+        for before in speeds or (None,):
+            late_s = 0.0 if before is None else min(before.late_s, period)
+            for count in range(1, max(1, round((dt_s + late_s) / period)) + 1):
+                yield before, count, max(0.0, dt_s + late_s / 2 - count * period)
 
     def _read(
-        self, last: Sequence[float], here: Sequence[float], count: int, speed: Sequence[float], before: int
+        self, last: Sequence[float], here: Sequence[float], count: int, before: _Reading | None, late_s: float
     ) -> _Reading:
-        """Read a step as one of so many periods, after one of `before` periods."""
-        # Over several periods the mean speeds of two steps are that much further apart.
-        apart_s = self.rules.period_s * (before + count) / 2
+        """Read a step as one of so many periods; where nothing is known of the one before, any change of speed is."""
         now = tuple((b - a) / (count * self.rules.period_s) for a, b in zip(last, here, strict=True))
-        change = tuple((b - a) / apart_s for a, b in zip(speed, now, strict=True))
+        change = (0.0,) * len(here)
+        if before is not None:  # over several periods the mean speeds of two steps are that much further apart
+            apart_s = self.rules.period_s * (before.count + count) / 2
+            change = tuple((b - a) / apart_s for a, b in zip(before.velocity, now, strict=True))
         limits = (*self.rules.velocity, *self.rules.acceleration)
         share = max(abs(value) / limit for value, limit in zip((*now, *change), limits, strict=True))
-        return _Reading(count, now, change, share)
+        return _Reading(count, now, change, share, late_s)
 
     def _limit(self, kind: str, command: Command, values: Sequence[float], limits: Sequence[float]) -> None:
         for joint, value, limit in zip(self.rules.names, values, limits, strict=True):

@@ -18,6 +18,7 @@ from dfplan_policies.ros.limits import JointLimits, brake, follow
 from dfplan_policies.ros.modes import ACTIVE, MOVING, Facts, Mode, next_mode
 
 Floats = NDArray[np.float64]
+REFUSED = "; re-arming was refused: "
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class SafetyFilter:
             state.command is None or state.rested_s >= self.settings.hold_s, seen.rearm, seen.enabled,
         )  # fmt: skip
         mode = next_mode(state.mode, facts)
-        reason = _reason(mode, state, fault, start, steady)
+        reason = _reason(mode, state, fault, start, steady, facts)
         state = replace(state, mode=mode, reason=reason, tick_s=now_s)
         state = self._command(state, seen, target)
         silent = state.command is None or (mode in (Mode.FAULT, Mode.STOPPED) and facts.resting)
@@ -271,10 +272,12 @@ def _finite(target: Target) -> bool:
     return bool(np.isfinite(target.position).all() and np.isfinite(target.velocity).all() and math.isfinite(gripper))
 
 
-def _reason(mode: Mode, state: SafetyState, fault: str, start: str, steady: str) -> str:
-    """Say why the arm is not running."""
+def _reason(mode: Mode, state: SafetyState, fault: str, start: str, steady: str, facts: Facts) -> str:
+    """Say why the arm is not running; after a refusal to re-arm also why that was refused."""
     if mode == Mode.FAULT:
-        return state.reason if state.mode == Mode.FAULT else fault
+        if state.mode != Mode.FAULT or not facts.rearm:
+            return state.reason if state.mode == Mode.FAULT else fault
+        return f"{state.reason.partition(REFUSED)[0]}{REFUSED}{start or 'the arm is not at rest yet'}"
     if mode in ACTIVE:
         return (steady or "no plan") if mode == Mode.HOLD else ""
     if mode == Mode.STOPPED:
