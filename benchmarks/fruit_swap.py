@@ -1,9 +1,12 @@
 """Train what the benchmark `fruit-swap` compares with: into runs/fruit-swap, from the demonstrations.
 
-dfplan data make fruit-swap --episodes 1200 --no-minari --npz runs/fruit-swap/state.npz
+dfplan data make fruit-swap --episodes 1500 --pushed 0.6 --no-minari --npz runs/fruit-swap/state.npz
 python benchmarks/fruit_swap.py memoryless next-frame cloning
 dfplan data make fruit-swap --episodes 600 --obs both
+dfplan data make fruit-swap --episodes 280 --obs both --seed 1 --distracted 1 --distractors 6 --id DISTRACTED
 python benchmarks/fruit_swap.py memoryless-image next-frame-image
+
+DISTRACTED is fruit-swap/distracted-64-v0.
 """
 
 from __future__ import annotations
@@ -16,14 +19,14 @@ MADE = Path("runs") / "fruit-swap"
 STATE = ["--data", str(MADE / "state.npz")]
 IMAGE = [
     "--data",
-    "fruit-swap/both-64-v0",
+    "fruit-swap/both-64-v0,fruit-swap/distracted-64-v0",
     "--obs",
     "image",
     "--encoder",
     str(MADE / "fruit-swap-image" / "encoder" / "checkpoint"),
 ]
 FORGETFUL = ["--forgetful", "--horizon", "1", "--batch", "512", "--steps", "2000"]
-NEXT = ["--levels", "teacher_forcing"]
+NEXT = ["--levels", "teacher_forcing", "--steps", "4000"]
 OPTIONS = {
     "fruit-swap": STATE,
     "memoryless": [*STATE, *FORGETFUL],

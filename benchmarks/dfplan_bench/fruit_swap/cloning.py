@@ -74,7 +74,7 @@ class RecurrentCloning(PerEnvironmentPolicy[Cloned]):
 def train(episodes: Episodes, spec: EpisodeSpec, steps: int, seed: int) -> RecurrentCloning:
     """Regress blocks of actions on all observations up to them."""
     norm = fit_normalizer(episodes, spec.stride)
-    windows, rng = EpisodeWindows(episodes, spec, norm), np.random.default_rng(seed)
+    windows, rng = EpisodeWindows(episodes, spec, norm, spec.stride), np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = RecurrentNet(spec.obs_dim, spec.act_columns)
