@@ -308,7 +308,8 @@ TRAINING = TrainConfig(
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_training_is_the_same_bits_again_and_goes_on_after_a_stop(whole: bool, tmp_path: Path) -> None:
-    # Catches: draws that do not belong to seed and step, a run that trains nothing, a layout that is not saved.
+    # Catches: draws that do not belong to seed and step, a run that trains nothing, a layout that is not saved, phases
+    # that are never drawn.
     spec, episodes = EpisodeSpec(4, 2, 3, 4, whole=whole), walks(steps=12)
 
     def digest(name: str, stop: int = 0, **changes: Any) -> str:
@@ -325,6 +326,7 @@ def test_training_is_the_same_bits_again_and_goes_on_after_a_stop(whole: bool, t
     with pytest.raises(RuntimeError, match="stopped"):
         digest("stopped", stop=3)
     assert digest("stopped") == digest("whole") != digest("other", seed=1)
+    assert (digest("phases", phases=3) != digest("whole")) == whole
 
 
 def test_whole_episodes_take_no_replay(tmp_path: Path) -> None:
