@@ -185,7 +185,7 @@ def test_after_a_stall_the_arm_may_begin_with_the_first_command() -> None:
         ([0.0002, 0.0004], True),
         ([0.0, 0.0002], True),
         ([0.0002, 0.0006], False),
-        ([0.0, 0.0004], False),
+        ([0.004, 0.004], False),
     ):
         places = np.cumsum(steps)
         after = [command(20 + k, place, 2 * place) for k, place in enumerate(places)]
