@@ -75,24 +75,39 @@ def load() -> str:
     found = _load().get("load", {})
     if not found:
         return "not run"
-    jitter, memory, states = found["jitter_ms"], found["memory_mb"] or {}, found["states_hz"]
+    memory, states = found["memory_mb"] or {}, found["states_hz"]
     rested = "-" if found["rest_share"] is None else f"{100 * found['rest_share']:.0f} % of the time"
     rows = [
         ("length", f"{found['seconds']:.0f} s"),
         ("joint states published, wanted", f"{states['published']:.0f} Hz, {states['wanted']:.0f} Hz"),
         ("cameras, 640 x 480", f"{found['camera_hz']['cameras']} at {found['camera_hz']['wanted']:.0f} Hz"),
         ("packets lost", f"{100 * found['lost_share']:.0f} %"),
+        ("processes that keep the cores busy", str(found["busy_processes"])),
         ("commands that the recorder saw, due", f"{found['commands']}, {found['expected_commands']:.0f}"),
-        ("time between commands, off the period: median, 99th percentile, largest",
-         ", ".join(f"{jitter[key]:.2f}" for key in ("p50", "p99", "max")) + " ms" if jitter else "-"),
+        *_exact(found),
         ("the arm was told to stand", rested),
-        ("bridge without its planner", f"{100 * found['bridge_share_of_a_core']:.0f} % of a core"),
-        ("late ticks, 99th percentile, by the bridge's own count", f"{found['bridge_says_jitter_p99_ms']} ms"),
         ("memory of the bridge: at first, at last, growth of the last quarter's mean",
          ", ".join(f"{memory[key]:.1f}" for key in ("first", "last", "growth")) + " MB" if memory else "-"),
         ("violations", _count(found["violations"])),
     ]  # fmt: skip
     return _table(("under load", ""), rows)
+
+
+def alone() -> str:
+    """The run with nothing else."""
+    found = _load().get("alone", {})
+    rows = [("length", f"{found['seconds']:.0f} s"), *_exact(found)] if found else []
+    return _table(("alone", ""), rows)
+
+
+def _exact(found: dict[str, Any]) -> list[tuple[str, str]]:
+    jitter, own = found["jitter_ms"], found["bridge_says_jitter_p99_ms"]
+    return [
+        ("time between commands, off the period: median, 99th percentile, largest",
+         ", ".join(f"{jitter[key]:.2f}" for key in ("p50", "p99", "max")) + " ms" if jitter else "-"),
+        ("late ticks, 99th percentile, by the bridge's own count", "-" if own is None else f"{own} ms"),
+        ("bridge without its planner", f"{100 * found['bridge_share_of_a_core']:.0f} % of a core"),
+    ]  # fmt: skip
 
 
 def machine() -> str:
@@ -107,4 +122,4 @@ def machine() -> str:
     )
 
 
-TABLES = {"ros-faults": faults, "ros-kills": kills, "ros-load": load, "ros-machine": machine}
+TABLES = {"ros-alone": alone, "ros-faults": faults, "ros-kills": kills, "ros-load": load, "ros-machine": machine}

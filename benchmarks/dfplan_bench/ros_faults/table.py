@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dfplan_bench.ros_faults.kills import run_kills
-from dfplan_bench.ros_faults.load import run_load
+from dfplan_bench.ros_faults.load import run_load, run_quiet
 from dfplan_bench.ros_faults.plays import DEADLY, NOT_HERE, PLAYS, Played, begin, enact
 from dfplan_bench.ros_faults.robot import PERIOD_S, SLOW, UPPER
 from dfplan_bench.ros_faults.scenarios import SCENARIOS, SHORT, Scenario
@@ -47,16 +47,18 @@ def run(
         s for s in SCENARIOS if (str(s.number) in wanted if wanted is not None else s.fault in SHORT or not quick)
     ]
     began, rounds = os.getloadavg(), 1 if quick else 2
+    result: dict[str, Any] = {}
+    if wanted is None or "alone" in wanted:
+        result["alone"] = run_quiet(out / "alone", 4.0 if quick else 30.0, say)
     found = session([s for s in chosen if shared(s)], out / "session", seed, rounds, say)
     for s in chosen:
         if s.fault not in found:
             found[s.fault] = tell(play(s, out, seed, rounds), say)
     table = [found[s.fault] for s in chosen]
-    result: dict[str, Any] = {}
     if wanted is None or "kills" in wanted:
         result["kills"] = run_kills(out / "kills", seed, kills or (6 if quick else 50), say)
     if wanted is None or "load" in wanted:
-        result["load"] = run_load(out / "load", seed, minutes or (0.2 if quick else 1.0), say)
+        result["load"] = run_load(out / "load", minutes or (0.2 if quick else 1.0), say)
     return {
         "note": NOTE, **result, "rows": table, "period_s": PERIOD_S,
         "load_average": {"before": began, "after": os.getloadavg()}, "headline": headline(table),
