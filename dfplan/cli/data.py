@@ -66,8 +66,11 @@ def make(
         float, typer.Option(min=0.0, help="fruit-swap: how far off the expert grips, in m; above 0 it also pauses.")
     ] = 0.004,
     pushed: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="fruit-swap: share of the episodes with one external push.")
+        float, typer.Option(min=0.0, max=1.0, help="fruit-swap: share of the episodes with --pushes.")
     ] = 0.3,
+    pushes: Annotated[
+        int, typer.Option(min=1, max=10, help="fruit-swap: pushes of a fruit, or knocks out of the gripper.")
+    ] = 1,
     bumps: Annotated[
         float, typer.Option(min=0.0, help="fruit-swap: bumps of the arm per second, so that data show corrections.")
     ] = 0.8,
@@ -102,7 +105,7 @@ def make(
             from dfplan.cli.data_fruit_swap import make_command
 
             options = {"obs": obs, "image_size": image_size, "camera_every": camera_every, "bumps": bumps}
-            options["distractors"] = distractors
+            options |= {"pushes": pushes, "distractors": distractors}
             make_command(
                 episodes, seed, options, expert_noise, pushed, misses, distracted, keep, workers or cores(), out,
                 dataset_id, npz, minari, overwrite, authors(author, author_email), as_json,

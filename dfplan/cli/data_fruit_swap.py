@@ -51,18 +51,20 @@ def make_command(
     every = int(options["camera_every"])
     pictures = (("image_size", size), ("camera_every", every)) if obs != "state" else ()
     chosen = (("obs", obs), ("bumps", bumps), *pictures)
-    what = Demonstrations(seed, noise, "balanced", pushed, misses, distracted, int(options["distractors"]), chosen)
+    what = Demonstrations(
+        seed, noise, "balanced", pushed, int(options["pushes"]), misses, distracted, int(options["distractors"]), chosen
+    )  # fmt: skip
     found, native, spec, counts = make_demonstrations(what, episodes, keep=keep, workers=workers, folder=out)
     say(f"{counts['successes']} of {counts['played']} episodes succeeded, {counts['kept']} are kept")
     found.meta["command"] = (
         f"dfplan data make {NAME} --episodes {episodes} --seed {seed} --obs {obs}"
         + (f" --image-size {size} --camera-every {every}" if obs != "state" else "")
-        + f" --expert-noise {noise:g} --pushed {pushed:g} --bumps {bumps:g} --misses {misses:g}"
+        + f" --expert-noise {noise:g} --pushed {pushed:g} --pushes {options['pushes']} --bumps {bumps:g} --misses {misses:g}"
         + (f" --distracted {distracted:g} --distractors {options['distractors']}" if distracted else "")
         + f" --keep {keep}"
     )
     about = {
-        "description": f"{NAME}: {found.meta['recipe']}; {round(100 * pushed)} % of the episodes with one push.",
+        "description": f"{NAME}: {found.meta['recipe']}; {round(100 * pushed)} % of the episodes are pushed.",
         "algorithm_name": "scripted expert",
         "requirements": ["pybullet", "gymnasium>=1.0"],
         **who,

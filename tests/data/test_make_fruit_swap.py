@@ -166,7 +166,7 @@ def test_training_on_pictures(short: list[int], dfplan: Any) -> None:
     from dfplan_policies import load_policy
 
     made = ("data", "make", "fruit-swap", "--episodes", 2, "--workers", 1, "--obs", "both", "--image-size", 32)
-    code, _, err = dfplan(*made, "--keep", "all", "--overwrite", "--distracted", 1, "--distractors", 2)
+    code, _, err = dfplan(*made, "--keep", "all", "--overwrite", "--distracted", 1, "--distractors", 2, "--pushes", 3)
     assert code == 0, err
     train = ("train", "--env", "fruit-swap", "--obs", "image", "--out", "run", *SMALL, "--encoder-steps", 1)
     code, _, err = dfplan(*train)
@@ -176,6 +176,7 @@ def test_training_on_pictures(short: list[int], dfplan: Any) -> None:
     assert " in 4 episodes" in err
     parts = json.loads(Path("run/config.json").read_text())["data"]["parts"]
     assert [(part["distracted"], part["distractors"]) for part in parts] == [(1.0, 2)] * 2
+    assert "--pushed 0.3 --pushes 3 --bumps 0.8" in parts[0]["command"] and parts[0]["pushes"] == 3
     assert "--distracted 1 --distractors 2 --keep all" in parts[0]["command"]
     policy: Any = load_policy("df", checkpoint=Path("run/checkpoint"), steps=2)
     codec = policy.spaces.observation

@@ -81,7 +81,7 @@ def test_orders_and_pushes_are_shared_out() -> None:
 
 def test_distractors_are_shared_out_whatever_else_happens() -> None:
     """Catches another share, distractors with a push only (or never), for one order only, and as many as by default."""
-    what = Demonstrations(pushed=0.5, distracted=0.5, distractors=2)
+    what = Demonstrations(pushed=0.5, pushes=3, distracted=0.5, distractors=2)
     each = np.array([(n % 2, what.is_pushed(n), what.is_distracted(n)) for n in range(400)])
     for order in (0, 1):
         for pushed in (0, 1):
@@ -90,9 +90,9 @@ def test_distractors_are_shared_out_whatever_else_happens() -> None:
     assert {plain.is_distracted(n) for plain in (Demonstrations(),) for n in range(50)} == {False}
     number = next(n for n in range(20) if what.is_distracted(n) and what.is_pushed(n))
     kinds = {what.kind(n) for n in range(40)}
-    assert len(kinds) == 4 and what.kind(number) == (("push", 1), ("distractors", 2))
+    assert len(kinds) == 4 and what.kind(number) == (("push", 3), ("distractors", 2))
     env = what.make(number)
-    assert (env.options.push, env.options.distractors) == (1, 2)
+    assert (env.options.push, env.options.distractors) == (3, 2)
     env.close()
 
 

@@ -25,7 +25,8 @@ class Demonstrations:
         seed: Of everything; with an episode's number it decides its start, its order and all draws.
         noise: Of the expert's grips, m; see `SwapExpert`.
         order: "balanced" (even numbers move the apple first, odd ones the orange), "apple" or "orange".
-        pushed: Share of the episodes with one external push or knock, in [0, 1].
+        pushed: Share of the episodes with external pushes or knocks, in [0, 1].
+        pushes: How many those episodes have, 1 to 10.
         misses: Probability that a try to grip goes beside the fruit, in [0, 1): what follows shows how to go on.
         distracted: Share of the episodes with objects that are only seen, in [0, 1].
         distractors: How many those episodes have, 0 to 8.
@@ -36,6 +37,7 @@ class Demonstrations:
     noise: float = 0.004
     order: str = "balanced"
     pushed: float = 0.0
+    pushes: int = 1
     misses: float = 0.0
     distracted: float = 0.0
     distractors: int = 4
@@ -72,7 +74,7 @@ class Demonstrations:
 
     def kind(self, number: int) -> tuple[tuple[str, int], ...]:
         """Return what sets the environment of episode ``number`` apart, as its options."""
-        pushed = (("push", 1),) if self.is_pushed(number) else ()
+        pushed = (("push", self.pushes),) if self.is_pushed(number) else ()
         return (*pushed, ("distractors", self.distractors)) if self.is_distracted(number) else pushed
 
     def make(self, number: int | None = None) -> FruitSwapEnv:
