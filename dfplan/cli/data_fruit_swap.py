@@ -59,7 +59,8 @@ def make_command(
     found.meta["command"] = (
         f"dfplan data make {NAME} --episodes {episodes} --seed {seed} --obs {obs}"
         + (f" --image-size {size} --camera-every {every}" if obs != "state" else "")
-        + f" --expert-noise {noise:g} --pushed {pushed:g} --pushes {options['pushes']} --bumps {bumps:g} --misses {misses:g}"
+        + f" --expert-noise {noise:g} --pushed {pushed:g} --pushes {options['pushes']} --bumps {bumps:g}"
+        + f" --misses {misses:g}"
         + (f" --distracted {distracted:g} --distractors {options['distractors']}" if distracted else "")
         + f" --keep {keep}"
     )
