@@ -85,6 +85,29 @@ def test_a_command_that_comes_too_late_is_withdrawn(late_s: float, tmp_path: Pat
     assert stopped == (late_s > 0.015) and replay(tmp_path / "log.jsonl").same
 
 
+@pytest.mark.parametrize("late_s", [0.0111, 0.0171, 0.0271, 0.0411, 0.2031])
+def test_a_command_that_is_kept_back_on_its_way_out(late_s: float, tmp_path: Path) -> None:
+    # Catches: full speed after a step that an arm at rest was given, because it left long after it had been looked at;
+    # an arm that is taken to rest for ever, or though it was late by little; a replay that knows nothing of it.
+    rig = Rig()
+    busy, write, count = Busy(rig, {}, {}), rig.backend.write, 0
+
+    def slow(setpoint: Any) -> None:
+        nonlocal count
+        count += 1
+        rig.clock.now_s += late_s if count == 200 else 0.0
+        write(setpoint)
+
+    rig.backend.write = slow  # type: ignore[method-assign]
+    rig.loop.log = log = Recorder(tmp_path / "log.jsonl", rig.config)
+    rig.loop.run(duration_s=4.0)
+    log.close()
+    assert busy.judge.report()["counts"] == {} and replay(tmp_path / "log.jsonl").same
+    (late,) = np.flatnonzero(np.diff(rig.judge.times) > 0.0101)
+    stays = np.flatnonzero((np.diff(rig.judge.places[late + 1 : -60], axis=0) == 0).all(1))
+    assert stays.tolist() == ([0] if late_s > 0.025 else [])
+
+
 def test_the_run_ends_at_rest_and_diagnostics_say_how_it_went() -> None:
     # Catches: a duration that cuts the run off in motion; a status that is never published, or at every tick.
     rig = Rig()

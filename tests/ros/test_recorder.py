@@ -197,5 +197,10 @@ def test_where_commands_get_lost_nothing_is_known_of_the_beginning() -> None:
     fast, lossy = ramp([0.0, *SLOW, *[0.005] * 40]), dataclasses.replace(RULES, gap_periods=12.5)
     for seen in (fast[28:], [*fast[:28], *fast[45:]]):
         assert "acceleration" in judged(*seen) and judged(*seen, rules=lossy) == {}
+    soon = [*fast[:28], fast[45], *fast[48:]]  # after a gap two more are lost
+    assert judged(*soon, rules=lossy) == {}
+    place = fast[30].positions[0][0]  # the next one was lost, then the arm stood, then it began anew
+    anew = [command(33.5 + k, place + step, 2 * (place + step)) for k, step in enumerate((0.005, 0.0052, 0.0056))]
+    assert judged(*fast[:31], *anew, rules=lossy) == {} and "acceleration" in judged(*fast[:31], *anew)
     wild = [command(0, 0.0, 0.0), command(1, 0.0051, 0.0), command(2, 0.0102, 0.0)]
     assert judged(*wild, rules=lossy) == {"velocity": 2}

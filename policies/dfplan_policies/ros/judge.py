@@ -188,13 +188,15 @@ class Judge:
                 first = self._read(last, here, 1, rest, 0.0)
                 self._speeds += [first] if first.share <= 1 + ROUNDING else []
             return
-        speeds = self._speeds + ([rest] if dt_s > REST_PERIODS * period else [])
+        speeds = self._speeds + ([rest] if dt_s > REST_PERIODS * period and self._speeds else [])
         readings = [self._read(last, here, count, before, late) for before, count, late in self._ways(speeds, dt_s)]
         best = min(readings, key=lambda reading: reading.share)
         self._limit("velocity", command, best.velocity, self.rules.velocity)
         self._limit("acceleration", command, best.acceleration, self.rules.acceleration)
         fine = [reading for reading in readings if reading.share <= 1 + ROUNDING] or [best]
         self._speeds = list({(one.count, round(4 * one.late_s / period)): one for one in fine}.values())
+        if self.rules.lossy and dt_s > (1.0 + REST_PERIODS) * period:  # a lost one may have led here, to rest
+            self._speeds.append(rest)
 
     def _ways(self, speeds: Sequence[_Reading], dt_s: float) -> Iterator[tuple[_Reading | None, int, float]]:
         """List what a step can be read as: after which one, over how many periods, and how late it then came.

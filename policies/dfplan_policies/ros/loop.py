@@ -18,6 +18,7 @@ from dfplan_policies.ros.safety import Decision
 from dfplan_policies.ros.wire import Backend, BackendLost, Setpoint
 
 DIAGNOSE_S = 1.0
+REST_PERIODS = 3.5  # without a command for longer the arm has come to rest by itself, and a step begins there
 JITTERS = 6000  # ticks that the statistics of punctuality look back
 
 
@@ -162,14 +163,17 @@ class ControlLoop:
             now_s, self.backend.poll(now_s), self.planner.poll(now_s), self.backend.command_readers(),
             self.backend.command_writers(), self.planner.problem(now_s), self._stopping, self._silent_s(now_s),
         )  # fmt: skip
-        moving = self.setpoint is not None
+        settings, moving, before_s = self.core.filter.settings, self.setpoint is not None, self._sent_s
         self.decision, self.setpoint = self.core.tick(given)
-        if moving and self.clock.now() - self._sent_s > self.core.filter.settings.stall_s:
+        if moving and self.clock.now() - before_s > settings.stall_s:
             given = replace(given, withdrawn=True)
             self.decision, self.setpoint = self.core.withdraw(self.decision)
         if self.setpoint is not None:
             self.backend.write(self.setpoint)
             self._sent_s = self.clock.now()
+            rested = self._sent_s - before_s > REST_PERIODS * settings.period_s
+            if moving and rested and not given.withdrawn:  # it was kept back on its way out: one step, out of rest
+                self._sent_s = before_s  # so that the next tick begins at rest
         self.ticks += 1
         if self.log is not None:
             self.log.tick(given, self.decision, self.setpoint)
