@@ -1,6 +1,10 @@
 """Train what the benchmark `fruit-swap` compares with: into runs/fruit-swap, from the demonstrations.
 
-dfplan data make fruit-swap --episodes 1500 --pushed 0.6 --no-minari --npz runs/fruit-swap/state.npz
+cd runs/fruit-swap
+dfplan data make fruit-swap --episodes 1500 --pushed 0.6 --no-minari --npz state-1.npz
+dfplan data make fruit-swap --episodes 1000 --seed 1 --pushed 1 --pushes 3 --no-minari --npz state-2.npz
+dfplan data mix state-1.npz state-2.npz --npz state.npz
+cd ../..
 python benchmarks/fruit_swap.py memoryless next-frame cloning
 dfplan data make fruit-swap --episodes 600 --obs both
 dfplan data make fruit-swap --episodes 280 --obs both --seed 1 --distracted 1 --distractors 6 --id DISTRACTED
