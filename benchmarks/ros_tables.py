@@ -122,4 +122,25 @@ def machine() -> str:
     )
 
 
-TABLES = {"ros-alone": alone, "ros-faults": faults, "ros-kills": kills, "ros-load": load, "ros-machine": machine}
+def swap() -> str:
+    """The fruit swap over the wire and in process."""
+    rows = []
+    for name, policy in (("ros-swap", "bundled policy from states"), ("ros-swap-expert", "scripted expert")):
+        path = RESULT.with_name(f"{name}.json")
+        if not path.is_file():
+            continue
+        found = json.loads(path.read_text())
+        rates = [found[where]["success"] for where in ("dds", "in_process")]
+        told = [f"{100 * r['rate']:.0f} ({100 * r['low']:.0f} to {100 * min(r['high'], 1.0):.0f})" for r in rates]
+        rows.append((policy, str(found["episodes"]), *told, f"{found['speed']:g}"))
+    return _table(("", "episodes", "over DDS, %", "in one process, %", "robot's seconds per second"), rows)
+
+
+TABLES = {
+    "ros-alone": alone,
+    "ros-faults": faults,
+    "ros-kills": kills,
+    "ros-load": load,
+    "ros-machine": machine,
+    "ros-swap": swap,
+}
