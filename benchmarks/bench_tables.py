@@ -229,10 +229,10 @@ def returns() -> str:
     return table(("", *(f"`{name}`" for name in tasks)), rows)
 
 
-def fruit_swap() -> str:
+def fruit_swap(result: str = "fruit-swap") -> str:
     """The robot arm's fruit swap: success and stages of every row."""
     rows = []
-    for row in load("fruit-swap").get("rows", {}).values():
+    for row in load(result).get("rows", {}).values():
         stages, steps = row["stages"], row["steps"]["mean"]
         rows.append((
             row["label"], rate(row["success"]), *(f"{100 * stages[stage]['rate']:.0f}" for stage in ("1", "2")),
@@ -245,7 +245,7 @@ def fruit_swap() -> str:
 NAMES = (
     "cross", "rollout", "schedules", "likelihood", "corrupted", "five-questions", "forecasting", "cache", "acting",
     "speed", "speed-scores", "speed-training", "ogbench", "returns", "fruit-swap",
-    "ros-faults",
+    "fruit-swap-distracted", "ros-faults",
 )  # fmt: skip
 TABLES: dict[str, Callable[[], str]] = {
     "cross": cross,
@@ -259,6 +259,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ogbench": ogbench,
     "returns": returns,
     "fruit-swap": fruit_swap,
+    "fruit-swap-distracted": lambda: fruit_swap("fruit-swap-distracted"),
     "corrupted": corrupted,
     "world-model": world_model,
     "inverse-dynamics": inverse_dynamics,

@@ -7,10 +7,14 @@ dfplan data mix state-1.npz state-2.npz --npz state.npz
 cd ../..
 python benchmarks/fruit_swap.py memoryless next-frame cloning
 dfplan data make fruit-swap --episodes 600 --obs both
-dfplan data make fruit-swap --episodes 280 --obs both --seed 1 --distracted 1 --distractors 6 --id DISTRACTED
 python benchmarks/fruit_swap.py memoryless-image next-frame-image
 
-DISTRACTED is fruit-swap/distracted-64-v0.
+With objects that do not matter in a third of the demonstrations, as a policy of its own:
+
+dfplan data make fruit-swap --episodes 280 --obs both --seed 1 --distracted 1 --distractors 6 --id ID
+python benchmarks/fruit_swap.py fruit-swap-distracted
+
+ID is fruit-swap/distracted-64-v0.
 """
 
 from __future__ import annotations
@@ -23,19 +27,21 @@ MADE = Path("runs") / "fruit-swap"
 STATE = ["--data", str(MADE / "state.npz")]
 IMAGE = [
     "--data",
-    "fruit-swap/both-64-v0,fruit-swap/distracted-64-v0",
+    "fruit-swap/both-64-v0",
     "--obs",
     "image",
     "--encoder",
     str(MADE / "fruit-swap-image" / "encoder" / "checkpoint"),
 ]
+DISTRACTED = "fruit-swap/both-64-v0,fruit-swap/distracted-64-v0"
 FORGETFUL = ["--forgetful", "--horizon", "1", "--batch", "512", "--steps", "2000"]
 NEXT = ["--levels", "teacher_forcing", "--steps", "4000"]
 OPTIONS = {
     "fruit-swap": STATE,
     "memoryless": [*STATE, *FORGETFUL],
     "next-frame": [*STATE, *NEXT],
-    "fruit-swap-image": IMAGE[:4],
+    "fruit-swap-image": [*IMAGE[:4], "--encoder-steps", "3000"],
+    "fruit-swap-distracted": ["--data", DISTRACTED, "--obs", "image", "--encoder-steps", "3000"],
     "memoryless-image": [*IMAGE, *FORGETFUL],
     "next-frame-image": [*IMAGE, *NEXT],
 }
