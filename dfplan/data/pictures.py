@@ -78,8 +78,10 @@ def join_pictures(parts: Sequence[PictureEpisodes]) -> PictureEpisodes:
         return np.concatenate([getattr(one, name) for one in parts])
 
     vectors = {name: np.concatenate([one.vectors[name] for one in parts]) for name in parts[0].vectors}
-    rest = [joined(name) for name in ("actions", "rewards", "lengths", "terminated")]
-    return PictureEpisodes(joined("frames"), vectors, *rest, {"parts": [one.meta for one in parts]})
+    return PictureEpisodes(
+        joined("frames"), vectors, joined("actions"), joined("rewards"), joined("lengths"), joined("terminated"),
+        {"parts": [one.meta for one in parts]},
+    )  # fmt: skip
 
 
 def load_pictures(dataset_id: str, cameras: Sequence[str] = ("scene", "hand")) -> PictureEpisodes:
