@@ -26,7 +26,7 @@ def batch_of(first: int = 0, lengths: Any = LENGTHS) -> EpisodeBatch:
     """Return all episodes once, at a position of the layout."""
     episodes = counted(lengths)
     windows = EpisodeWindows(episodes, SPEC, fitted(SPEC, episodes))  # type: ignore[arg-type]
-    parts = [windows._tokens_of[i] for i in range(len(lengths))]
+    parts = [windows._cut(row, 0) for row in windows._rows]
     n = max(len(part[0]) for part in parts)
 
     def stack(i: int) -> Tensor:
