@@ -71,6 +71,7 @@ def train(
     phases: Annotated[
         int | None,
         typer.Option(
+            min=1,
             help="episode: first steps that blocks are cut from, up to --stride.",
             show_default="--stride; 1 for pictures, taken at the beginning of a block only",
         ),

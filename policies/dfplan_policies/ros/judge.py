@@ -181,9 +181,8 @@ class Judge:
             self.last_move_s = command.sent_s
         rest = _Reading(1, (0.0,) * len(here))
         if last is None or dt_s > self.rules.gap_periods * period:
-            self._speeds = (
-                [] if self.rules.lossy else [rest]
-            )  # where commands get lost, who knows what it did meanwhile
+            # Where commands get lost, nobody knows what it did meanwhile.
+            self._speeds = [] if self.rules.lossy else [rest]
             if last is not None and not self.rules.lossy:  # it may begin to move with this command, or with the next
                 first = self._read(last, here, 1, rest, 0.0)
                 self._speeds += [first] if first.share <= 1 + ROUNDING else []
